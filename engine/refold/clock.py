@@ -17,7 +17,11 @@ The wall clock is an argument. Nothing here reads one.
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+
+from .errors import RefoldError
 
 COUNTER_BITS = 16
 MAX_TIME = 2**63 - 1
@@ -27,43 +31,36 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _RFC3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?(?:[Zz]|([+-])([0-9]{2}):([0-5][0-9])))?"
+    r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?(?:[Zz]|([+-])([01][0-9]|2[0-3]):([0-5][0-9])))?"
 )
 
 
-class TimeTextError(ValueError):
+@dataclass(eq=False)
+class TimeTextError(RefoldError, ValueError):
     """Text that is no time that an event can have."""
 
-    code = "bad-time"
-    accepted = "2026-01-01T12:00:00.123Z, 2026-01-01T13:00+01:00 or 2026-01-01 (midnight UTC), from 1970 to 6429"
-
-    def __init__(self, text: str, problem: str) -> None:
-        super().__init__(f"{problem}: {text!r}; accepted are {self.accepted}")
-        self.text = text
-        self.problem = problem
-        self.hint = f"accepted are {self.accepted}"
-
-    def __reduce__(self) -> tuple[type["TimeTextError"], tuple[str, str]]:
-        return type(self), (self.text, self.problem)
+    code: ClassVar[str] = "bad-time"
+    message: ClassVar[str] = "{text!r} is no time: {why}"
+    hint: ClassVar[str] = (
+        "accepted are 2026-01-01T12:00:00.123Z, 2026-01-01T13:00+01:00 and 2026-01-01 (midnight UTC), from 1970 to 6429"
+    )
+    text: str
+    why: str
 
 
-class TimeRangeError(ValueError):
+@dataclass(eq=False)
+class TimeRangeError(RefoldError, ValueError):
     """A number that is no time, or no milliseconds of one: negative, or too great for 64 bits with a sign."""
 
-    code = "time-out-of-range"
-    hint = "check the clock of the machine that gave this time"
-
-    def __init__(self, value: int, limit: int) -> None:
-        super().__init__(f"{value} is not between 0 and {limit}; {self.hint}")
-        self.value = value
-        self.limit = limit
-
-    def __reduce__(self) -> tuple[type["TimeRangeError"], tuple[int, int]]:
-        return type(self), (self.value, self.limit)
+    code: ClassVar[str] = "time-out-of-range"
+    message: ClassVar[str] = "{value} is not between 0 and {limit}"
+    hint: ClassVar[str] = "check the clock of the machine that gave this time"
+    value: int
+    limit: int
 
 
 class HybridClock:
-    """Gives out strictly increasing times; `now` is asked for Unix milliseconds, `last` is where an earlier run ended."""
+    """Gives out strictly increasing times: `now` tells Unix milliseconds, `last` is where an earlier run ended."""
 
     __slots__ = ("_last", "_now")
 
@@ -103,18 +100,17 @@ def format_time(time: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Unix milliseconds of RFC 3339 text, seconds optional, or of a plain date; what is finer than a millisecond is cut."""
+    """Unix milliseconds of RFC 3339 text, seconds optional, or of a plain date; finer than a millisecond is cut off."""
     found = _RFC3339.fullmatch(text.strip())
     if found is None:
         raise TimeTextError(text, "not a time with its offset from UTC, nor a date")
-    date, clock, seconds, fraction, sign, hours, minutes = found.groups()
+    date, clock, seconds, fraction, sign, hours, minutes = found.groups(default="")
     try:
-        zone = timezone(timedelta(hours=int(hours), minutes=int(minutes)) * (-1 if sign == "-" else 1)) if sign else UTC
-        naive = datetime.fromisoformat(f"{date}T{clock or '00:00'}:{seconds or '00'}")
+        local = datetime.fromisoformat(f"{date}T{clock or '00:00'}:{seconds or '00'}+00:00")
     except ValueError as error:
-        raise TimeTextError(text, f"no such moment ({error})") from None
-    millis = int((fraction or "")[:3].ljust(3, "0"))
-    ms = (naive.replace(tzinfo=UTC) - _EPOCH - (zone.utcoffset(None) or timedelta())) // _MILLISECOND + millis
+        raise TimeTextError(text, str(error)) from None
+    ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+    ms = (local - _EPOCH + (ahead if sign == "-" else -ahead)) // _MILLISECOND + int(fraction[:3].ljust(3, "0"))
     if not 0 <= ms <= MAX_MILLIS:
         raise TimeTextError(text, "outside the years that a time can tell")
     return ms

@@ -23,6 +23,10 @@ A replica that is absent counts as 0, so a zero entry says nothing: `join` leave
 import enum
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .errors import RefoldError
 
 Vector = Mapping[str, int]
 
@@ -40,20 +44,16 @@ class Order(enum.Enum):
     CONCURRENT = "concurrent"
 
 
-class VectorError(ValueError):
+@dataclass(eq=False)
+class VectorError(RefoldError, ValueError):
     """A vector, or the text of one, that means nothing; `entry` is the part that is wrong."""
 
-    code = "bad-vector"
-    hint = 'write a version vector as "laptop:3,office:12": each replica once, with its highest seq, from 1'
-
-    def __init__(self, text: str, entry: str, problem: str) -> None:
-        super().__init__(f"{problem}: {entry!r} in version vector {text!r}; {self.hint}")
-        self.text = text
-        self.entry = entry
-        self.problem = problem
-
-    def __reduce__(self) -> tuple[type["VectorError"], tuple[str, str, str]]:
-        return type(self), (self.text, self.entry, self.problem)
+    code: ClassVar[str] = "bad-vector"
+    message: ClassVar[str] = "version vector {text!r}: {entry!r}: {why}"
+    hint: ClassVar[str] = 'write it as "laptop:3,office:12": each replica once, with its highest seq, from 1'
+    text: str
+    entry: str
+    why: str
 
 
 def covers(vector: Vector, replica: str, seq: int) -> bool:
