@@ -1,0 +1,109 @@
+"""How fields become SQLite columns, and how a query becomes SQL.
+
+| field type | column | value |
+| --- | --- | --- |
+| str, date, datetime, decimal | TEXT | as stored |
+| json | TEXT | JSON |
+| int, bool | INTEGER | as stored, 0 or 1 |
+| float | REAL | as stored |
+| bytes | BLOB | the bytes |
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from refold.errors import FieldUnknown
+from refold.ports import Query
+from refold.schema import Schema
+
+_COLUMNS = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
+_json = msgspec.json.Encoder(order="deterministic")
+
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "bytes": b64decode,
+    "json": lambda value: _json.encode(value).decode(),
+}
+
+
+def quote(name: str) -> str:
+    """A name as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def column_type(schema: Schema, field: str) -> str:
+    """The declaration of a field's column."""
+    declared = _COLUMNS.get(schema.types[field].name, "TEXT")
+    return f"{declared} PRIMARY KEY NOT NULL" if field == schema.collection.key else declared
+
+
+def row_maker(schema: Schema) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """A function from a record's stored values to its row."""
+    blank = schema.blank
+    columns = schema.columns
+    convert = {
+        index: _CONVERT[schema.types[name].name]
+        for index, name in enumerate(columns)
+        if schema.types[name].name in _CONVERT
+    }
+
+    def plain(values: Mapping[str, Any]) -> tuple[Any, ...]:
+        try:
+            return tuple([values[name] for name in columns])
+        except KeyError:
+            return tuple([values.get(name, blank[name]) for name in columns])
+
+    def converted(values: Mapping[str, Any]) -> tuple[Any, ...]:
+        row = list(plain(values))
+        for index, function in convert.items():
+            if row[index] is not None:
+                row[index] = function(row[index])
+        return tuple(row)
+
+    return converted if convert else plain
+
+
+def to_sql(schema: Schema, key: str) -> Any:
+    """The value of the key column for a record's key."""
+    return int(key) if schema.types[schema.collection.key].name == "int" else key
+
+
+def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[Any]]:
+    """The SQL of one page of a query, and its parameters. Raises `FieldUnknown`, `ValueRefused`.
+
+    A page starts after the row that the page before ended with, so a reader that pauses holds no transaction open.
+    """
+    key = quote(schema.collection.key)
+    conditions, parameters = [], []
+    stored = schema.store({name: value for name, value in query.where.items() if value is not None})
+    for name in query.where:
+        if name not in schema.types:
+            raise FieldUnknown(schema.name, name, list(schema.columns))
+        if name not in stored:
+            conditions.append(f"t.{quote(name)} IS NULL")
+            continue
+        conditions.append(f"t.{quote(name)} = ?")
+        convert = _CONVERT.get(schema.types[name].name)
+        parameters.append(convert(stored[name]) if convert else stored[name])
+    field = query.order.removeprefix("-")
+    if field and field not in schema.types:
+        raise FieldUnknown(schema.name, field, list(schema.columns))
+    ranks = [f"t.{key}"]
+    if field and field != schema.collection.key:
+        ranks = [f"t.{quote(field)} IS NOT NULL", f"ifnull(t.{quote(field)}, '')", f"t.{key}"]
+    direction, compare = ("DESC", "<") if query.order.startswith("-") else ("ASC", ">")
+    if query.after is not None:
+        conditions.append(f"({', '.join(ranks)}) {compare} ({', '.join('?' * len(ranks))})")
+        parameters += query.after
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = ", ".join(f"{rank} {direction}" for rank in ranks)
+    sql = (
+        f"SELECT {', '.join(ranks)}, r.key, r.state FROM {quote(schema.name)} t"
+        f" JOIN _refold_records r ON r.collection = {collection} AND r.key = CAST(t.{key} AS TEXT)"
+        f"{where} ORDER BY {order} LIMIT {query.limit:d}"
+    )
+    return sql, parameters

@@ -1,0 +1,123 @@
+"""SQLite connections that say what they did, and the threads they live in.
+
+SQLite answers a PRAGMA it could not obey by returning another value, or none, and not by raising; so every setting is
+read back. Its errors become `StorageFailed`. A WAL database may be written and checkpointed by one connection only
+(releases before 3.51.3 can corrupt it otherwise), so readers open with mode=ro, which does neither.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import aiosqlite
+
+from refold.errors import FormatUnknown, StorageFailed
+
+T = TypeVar("T")
+
+BUSY_MILLISECONDS = 5000
+CACHE_KIBIBYTES = 16384
+
+
+@contextmanager
+def failures(path: Path, operation: str) -> Iterator[None]:
+    """Turns what SQLite or the operating system raises into `StorageFailed`."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StorageFailed(str(path), operation, str(error)) from error
+
+
+def _set(connection: sqlite3.Connection, path: Path, pragma: str, value: str, expected: object) -> None:
+    connection.execute(f"PRAGMA {pragma} = {value}").fetchall()
+    found = connection.execute(f"PRAGMA {pragma}").fetchone()
+    if found is None or found[0] != expected:
+        raise StorageFailed(str(path), f"PRAGMA {pragma} = {value}", f"it is {found and found[0]!r} instead")
+
+
+def connect(path: Path, *, readonly: bool = False, synchronous: int = 2) -> sqlite3.Connection:
+    """A connection in autocommit mode, every setting of which was read back. Raises `StorageFailed`.
+
+    `synchronous` is SQLite's: 2 (FULL) syncs every commit, 1 (NORMAL) only when the WAL is copied into the database.
+    """
+    mode = "ro" if readonly else "rwc"
+    with failures(path, "opening the database"):
+        connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+            timeout=BUSY_MILLISECONDS / 1000,
+        )
+    try:
+        with failures(path, "setting up the database"):
+            if not readonly:
+                _set(connection, path, "journal_mode", "WAL", "wal")
+                _set(connection, path, "synchronous", str(synchronous), synchronous)
+                _set(connection, path, "wal_autocheckpoint", "4000", 4000)
+            _set(connection, path, "cache_size", str(-CACHE_KIBIBYTES), -CACHE_KIBIBYTES)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def ensure_schema(connection: sqlite3.Connection, path: Path, name: str, version: int, script: str) -> None:
+    """Creates the schema in an empty database, and refuses one of another kind or version with `FormatUnknown`.
+
+    SQLite's header holds both: `application_id` the first four letters of `name`, `user_version` the version.
+    """
+    application = int.from_bytes(name.encode()[:4], "big")
+    with failures(path, "reading the schema"):
+        found = (
+            connection.execute("PRAGMA application_id").fetchone()[0],
+            connection.execute("PRAGMA user_version").fetchone()[0],
+        )
+        empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    if found == (application, version):
+        return
+    if found != (0, 0) or not empty:
+        raise FormatUnknown(str(path), f"application {found[0]:#x}, version {found[1]}", f"{application:#x}, {version}")
+    with failures(path, "creating the schema"):
+        header = f"PRAGMA application_id = {application}; PRAGMA user_version = {version};"
+        connection.executescript(f"BEGIN IMMEDIATE; {script} {header} COMMIT;")
+
+
+def close(connection: sqlite3.Connection, path: Path) -> None:
+    """Copies the WAL into the database and closes. Raises `StorageFailed` where SQLite would close without a word."""
+    with failures(path, "closing the database"):
+        try:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            connection.close()
+
+
+class SqliteThread:
+    """A thread of its own for a set of connections: aiosqlite's worker, entered once for each piece of work."""
+
+    def __init__(self, anchor: aiosqlite.Connection) -> None:
+        self._anchor = anchor
+
+    @classmethod
+    async def start(cls) -> SqliteThread:
+        """A running thread that holds no connection of the caller's yet."""
+        return cls(await aiosqlite.connect(":memory:"))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Runs `work` in the thread, after what was handed to it before.
+
+        aiosqlite's public calls each enter the thread for one statement; `_execute` is what they are made of, and the
+        one way to enter it once for a whole batch. `tests/adapters/test_sqlite_connection.py` holds it to that.
+        """
+        result: T = await self._anchor._execute(work)  # type: ignore[no-untyped-call]
+        return result
+
+    async def stop(self) -> None:
+        """Ends the thread once all work is done."""
+        await self._anchor.close()

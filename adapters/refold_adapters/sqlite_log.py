@@ -1,0 +1,205 @@
+"""The changelog in SQLite: `changelog.db`.
+
+One row an event, its canonical bytes as they were hashed; beside them only what finding an event by position or by
+dot takes. `replicas` holds each replica's head, so that opening a log reads nothing of its events. A commit returns
+after the WAL is synced (`synchronous=FULL`). When a commit fails nobody can tell what is on the disk, so the log takes
+no further append until it is opened again (invariant 2): later commits after a failed sync have been seen to succeed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import chain
+from pathlib import Path
+
+import msgspec
+
+from refold.errors import EventForked, EventsMissing, LogCorrupt, StorageFailed, StorePoisoned
+from refold.events import Event, Head, decode
+
+from .sqlite_connection import close, connect, ensure_schema, failures
+
+FORMAT = 1
+_ROWS = 50
+_INSERT = "INSERT INTO events (position, replica, seq, body) VALUES "
+_INSERT_ONE = f"{_INSERT} (?, ?, ?, ?)"
+_INSERT_MANY = _INSERT + ", ".join(["(?, ?, ?, ?)"] * _ROWS)
+
+
+class SqliteLog:
+    """A log in one SQLite file; `owner` names the replica of a log that is created. Implements `Changelog`."""
+
+    def __init__(self, path: Path, *, owner: str = "", readonly: bool = False) -> None:
+        self.path = path
+        self.readonly = readonly
+        self._poison: StorageFailed | None = None
+        self._connection = connect(path, readonly=readonly)
+        try:
+            script = files(__package__).joinpath("sqlite_log.sql").read_text()
+            ensure_schema(self._connection, path, "rfld", FORMAT, script)
+            with failures(path, "reading the heads"):
+                if owner and not readonly:
+                    self._connection.execute("INSERT OR IGNORE INTO owner VALUES (1, ?)", (owner,))
+                self._load()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _load(self) -> None:
+        rows = self._connection.execute("SELECT replica, id, seq, head, time FROM replicas").fetchall()
+        self._ids: dict[str, int] = {replica: number for replica, number, _, _, _ in rows}
+        self._heads = {replica: Head(seq, head) for replica, _, seq, head, _ in rows}
+        self._time = max((time for _, _, _, _, time in rows), default=0)
+        self._end: int = self._connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+
+    def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
+        """See `Changelog.append`."""
+        if self._poison is not None:
+            raise StorePoisoned(str(self._poison))
+        heads = self._check(events, hashes)
+        first = self._end + 1
+        begun = False
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            begun = True
+            self._insert(first, events, bodies, heads)
+        except sqlite3.Error as error:
+            failure = StorageFailed(str(self.path), "appending to the log", str(error))
+            if begun:
+                self._roll_back(failure)
+            raise failure from error
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._poison = StorageFailed(str(self.path), "committing to the log", str(error))
+            self._roll_back(self._poison)
+            raise self._poison from error
+        self._heads.update(heads)
+        self._end += len(events)
+        self._time = max(self._time, *(event.time for event in events))
+        return first
+
+    def _roll_back(self, failure: StorageFailed) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._load()
+        except sqlite3.Error:
+            self._poison = failure
+
+    def _check(self, events: Sequence[Event], hashes: Sequence[bytes]) -> dict[str, Head]:
+        """The heads after these events, if they follow those of the log and what they have seen is there."""
+        heads: dict[str, Head] = {}
+        for event, digest in zip(events, hashes, strict=True):
+            replica = event.replica
+            head = heads.get(replica) or self._heads.get(replica) or Head(0, bytes(32))
+            if event.seq != head.seq + 1 or event.prev != head.hash:
+                self._refuse(event, head, digest)
+            for other, seq in event.context.items():
+                known = heads.get(other) or self._heads.get(other)
+                if known is None or known.seq < seq:
+                    raise EventsMissing([f"{other}:{seq}"])
+            heads[replica] = Head(event.seq, digest)
+        return heads
+
+    def _refuse(self, event: Event, head: Head, digest: bytes) -> None:
+        if event.seq > head.seq + 1:
+            raise EventsMissing(
+                [f"{event.replica}:{seq}" for seq in range(head.seq + 1, min(event.seq, head.seq + 11))]
+            )
+        ours = head.hash if event.seq == head.seq + 1 else self._hash_at(event.replica, event.seq)
+        theirs = event.prev if event.seq == head.seq + 1 else digest
+        raise EventForked(event.replica, min(event.seq, head.seq), ours.hex(), theirs.hex())
+
+    def _hash_at(self, replica: str, seq: int) -> bytes:
+        row = self._connection.execute(
+            "SELECT position, body FROM events WHERE replica = ? AND seq = ?", (self._ids[replica], seq)
+        ).fetchone()
+        return self._decode(*row).hash if row is not None else b""
+
+    def _insert(self, first: int, events: Sequence[Event], bodies: Sequence[bytes], heads: dict[str, Head]) -> None:
+        execute = self._connection.execute
+        times: dict[str, int] = {}
+        for event in events:
+            times[event.replica] = max(event.time, times.get(event.replica, 0))
+        for replica, head in heads.items():
+            if replica not in self._ids:
+                self._ids[replica] = len(self._ids) + 1
+            execute(
+                "INSERT INTO replicas VALUES (?, ?, ?, ?, ?) ON CONFLICT (replica) DO UPDATE"
+                " SET seq = excluded.seq, head = excluded.head, time = max(time, excluded.time)",
+                (self._ids[replica], replica, head.seq, head.hash, times[replica]),
+            )
+        ids = self._ids
+        rows = [
+            (position, ids[event.replica], event.seq, body)
+            for position, event, body in zip(range(first, first + len(events)), events, bodies, strict=True)
+        ]
+        whole = len(rows) - len(rows) % _ROWS
+        for start in range(0, whole, _ROWS):
+            execute(_INSERT_MANY, list(chain.from_iterable(rows[start : start + _ROWS])))
+        if whole < len(rows):
+            self._connection.executemany(_INSERT_ONE, rows[whole:])
+
+    def _decode(self, position: int, body: bytes) -> Event:
+        try:
+            return decode(body, position)
+        except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
+            raise LogCorrupt(position, f"it does not decode as an event: {error}") from error
+
+    def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """See `Changelog.bodies`."""
+        with failures(self.path, "reading the log"):
+            cursor = self._connection.execute(
+                "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
+            )
+            return cursor.fetchall()
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """See `Changelog.read`."""
+        return [self._decode(position, body) for position, body in self.bodies(after, limit)]
+
+    def at(self, positions: Sequence[int]) -> list[Event]:
+        """See `Changelog.at`."""
+        found: list[Event] = []
+        with failures(self.path, "reading the log"):
+            for start in range(0, len(positions), 500):
+                part = positions[start : start + 500]
+                marks = ", ".join("?" * len(part))
+                rows = self._connection.execute(
+                    f"SELECT position, body FROM events WHERE position IN ({marks}) ORDER BY position", part
+                )
+                found += [self._decode(position, body) for position, body in rows]
+        return found
+
+    def end(self) -> int:
+        """See `Changelog.end`."""
+        if self.readonly:
+            with failures(self.path, "reading the log"):
+                self._load()
+        return self._end
+
+    def heads(self) -> dict[str, Head]:
+        """See `Changelog.heads`."""
+        self.end()
+        return dict(self._heads)
+
+    def newest_time(self) -> int:
+        """See `Changelog.newest_time`."""
+        self.end()
+        return self._time
+
+    def replica(self) -> str:
+        """See `Changelog.replica`."""
+        with failures(self.path, "reading the owner"):
+            row = self._connection.execute("SELECT replica FROM owner").fetchone()
+        return row[0] if row is not None else ""
+
+    def close(self) -> None:
+        """Lets go of the file. Raises `StorageFailed`."""
+        if self.readonly or self._poison is not None:
+            self._connection.close()
+        else:
+            close(self._connection, self.path)

@@ -1,0 +1,18 @@
+CREATE TABLE replicas (
+    id INTEGER PRIMARY KEY,
+    replica TEXT NOT NULL UNIQUE,
+    seq INTEGER NOT NULL,
+    head BLOB NOT NULL,
+    time INTEGER NOT NULL
+);
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    replica INTEGER NOT NULL REFERENCES replicas (id),
+    seq INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    UNIQUE (replica, seq)
+);
+CREATE TABLE owner (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    replica TEXT NOT NULL
+);

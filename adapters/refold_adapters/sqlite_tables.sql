@@ -1,0 +1,27 @@
+CREATE TABLE _refold_checkpoint (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    position INTEGER NOT NULL,
+    heads BLOB NOT NULL,
+    digest TEXT NOT NULL
+);
+CREATE TABLE _refold_collections (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    present INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE _refold_records (
+    id INTEGER PRIMARY KEY,
+    collection INTEGER NOT NULL REFERENCES _refold_collections (id),
+    key TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    state BLOB NOT NULL,
+    UNIQUE (collection, key)
+);
+CREATE TABLE _refold_chain (
+    position INTEGER PRIMARY KEY,
+    previous INTEGER NOT NULL
+);
+CREATE TABLE _refold_requests (
+    request_id TEXT PRIMARY KEY,
+    position INTEGER NOT NULL
+) WITHOUT ROWID;

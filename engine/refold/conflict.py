@@ -1,0 +1,292 @@
+"""Conflicts: what they are, and how a policy settles them. Everything here is pure.
+
+A conflict is a field, or the presence of a record, written by writers who had not seen each other and who disagree.
+It is read off the state (see `refold.fold`), never stored as an event: an automatic strategy is a function of the
+concurrent writes and of the policy, so every replica that holds the same events settles them alike (invariant 5).
+Concurrent writes of the same value, or of different fields, are merged and are no conflict.
+
+`sum` needs more than the writes that stand: what a write adds is its value less the value its writer saw, and that is
+itself a sum over the history before it. Summing what each write adds over any causally closed set of writes gives one
+total, and a writer who had seen everything gets exactly the value it wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from .errors import VersionMismatch
+from .events import Event
+from .fold import State, Write, is_concurrent, latest
+from .values import TYPES
+
+STRATEGIES = ("last-write-wins", "first-write-wins", "manual", "keep-both")
+"""How a collection's conflicts may be settled."""
+
+FIELD_STRATEGIES = (*STRATEGIES, "max", "min", "union", "sum")
+"""How a single field's conflicts may be settled."""
+
+Dot = tuple[str, int]
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
+class ConflictKind(StrEnum):
+    """What disagrees."""
+
+    CONCURRENT_MODIFICATION = "concurrent-modification"
+    DELETION = "deletion-conflict"
+    DEPENDENCY = "dependency-conflict"
+    VERSION_MISMATCH = "version-mismatch"
+    UNIQUE = "unique-conflict"
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """How one collection settles its conflicts; `types` are the field types that `max`, `min` and `sum` go by."""
+
+    strategy: str = "last-write-wins"
+    fields: dict[str, str] = {}
+    types: dict[str, str] = {}
+
+    def of(self, field: str) -> str:
+        """The strategy that settles `field`."""
+        return self.fields.get(field, self.strategy)
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One of the values in a conflict: the dot and time of its event, and what it wrote."""
+
+    replica: str
+    seq: int
+    time: int
+    value: Any
+
+    @property
+    def dot(self) -> Dot:
+        """The event that wrote it."""
+        return self.replica, self.seq
+
+
+class Conflict(msgspec.Struct, frozen=True):
+    """One disagreement: its sides by field, how it was settled, and whether that is final.
+
+    `sides` of a deletion conflict stand under the empty field name, with whether the record is to be present as
+    their value; those of a dependency or unique conflict under the field that holds the reference or the value.
+    """
+
+    id: str
+    kind: ConflictKind
+    collection: str
+    key: str
+    sides: dict[str, list[Side]]
+    strategy: str
+    outcome: dict[str, Any]
+    open: bool
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """A record as its users see it: fields, presence, conflicts, and the branches that keep-both set beside it."""
+
+    values: dict[str, Any]
+    present: bool
+    conflicts: list[Conflict] = []
+    branches: dict[str, dict[str, Any]] = {}
+
+
+def conflict_id(sides: Mapping[str, Sequence[Side]]) -> str:
+    """The hash of the sorted dots: the same disagreement has the same id on every replica."""
+    dots = sorted({side.dot for group in sides.values() for side in group})
+    return sha256(_encode(dots)).hexdigest()[:16]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two stored values are the same, type included: 1, 1.0 and True are three values."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if type(one) is str or type(one) is int:
+        return bool(one == other)
+    return _encode(one) == _encode(other)
+
+
+def _side(write: Write, value: Any) -> Side:
+    return Side(write.replica, write.seq, write.time, value)
+
+
+def disagreements(state: State) -> tuple[dict[str, list[Side]], list[Side]]:
+    """The fields with concurrent writes that differ, and the writes of presence if they differ; first written first."""
+    sides: dict[str, list[Side]] = {}
+    presence: list[Side] = []
+    for write in state.writes:
+        for name, value in write.data.items():
+            sides.setdefault(name, []).append(_side(write, value))
+        if write.present is not None:
+            presence.append(_side(write, write.present))
+    fields = {
+        name: sides[name]
+        for name in sorted(sides)
+        if any(not same(side.value, sides[name][0].value) for side in sides[name])
+    }
+    return fields, presence if len({side.value for side in presence}) > 1 else []
+
+
+def _ordered(policy: Policy, field: str, value: Any) -> Any:
+    kind = TYPES.get(policy.types.get(field, ""))
+    return kind.load(value) if kind is not None else value
+
+
+def _extreme(pick: Callable[..., Side], policy: Policy, field: str, sides: list[Side]) -> Any:
+    known = [side for side in sides if side.value is not None]
+    try:
+        return pick(known, key=lambda side: _ordered(policy, field, side.value)).value if known else None
+    except TypeError:
+        return sides[-1].value
+
+
+def _union(sides: list[Side]) -> Any:
+    if not all(isinstance(side.value, list) for side in sides):
+        return sides[-1].value
+    members = {_encode(item): item for side in sides for item in side.value}
+    return [members[code] for code in sorted(members)]
+
+
+def _number(value: Any) -> Decimal:
+    return Decimal(str(value)) if value is not None else Decimal(0)
+
+
+def total(field: str, history: Sequence[Event]) -> Decimal:
+    """The sum of what each write of `field` in a causally closed `history` added to the value its writer saw."""
+    writes = [event for event in history if field in event.data]
+    added: dict[Dot, Decimal] = {}
+    for event in writes:
+        seen = sum((added[dot] for dot in added if event.context.get(dot[0], 0) >= dot[1]), Decimal(0))
+        added[event.replica, event.seq] = _number(event.data[field]) - seen
+    return sum(added.values(), Decimal(0))
+
+
+def _sum(policy: Policy, field: str, history: Sequence[Event]) -> Any:
+    value = total(field, history)
+    match policy.types.get(field):
+        case "int":
+            return int(value)
+        case "decimal":
+            return str(value)
+        case _:
+            return float(value)
+
+
+def needs_history(state: State, policy: Policy) -> bool:
+    """Whether settling `state` takes the record's whole history, which only concurrent writes under `sum` do."""
+    return "sum" in policy.fields.values() and any(policy.of(name) == "sum" for name in disagreements(state)[0])
+
+
+def choose(policy: Policy, field: str, sides: list[Side], history: Sequence[Event]) -> Any:
+    """The value that a field with several concurrent values has under the policy."""
+    match policy.of(field):
+        case "first-write-wins":
+            return sides[0].value
+        case "max":
+            return _extreme(max, policy, field, sides)
+        case "min":
+            return _extreme(min, policy, field, sides)
+        case "union":
+            return _union(sides)
+        case "sum":
+            return _sum(policy, field, history)
+        case _:
+            return sides[-1].value
+
+
+def branch_key(key: str, dot: Dot) -> str:
+    """The key under which keep-both shows the branch of a losing event."""
+    return f"{key}~{dot[0]}-{dot[1]}"
+
+
+def _choose_presence(policy: Policy, sides: list[Side]) -> bool:
+    match policy.strategy:
+        case "first-write-wins":
+            return bool(sides[0].value)
+        case "keep-both":
+            return True
+        case _:
+            return bool(sides[-1].value)
+
+
+def settle(collection: str, key: str, state: State, policy: Policy, history: Sequence[Event] = ()) -> Settled:
+    """The record that `policy` makes of `state`. `history` is needed where `needs_history` says so."""
+    values, present = latest(state)
+    if not is_concurrent(state):
+        return Settled(values, present)
+    fields, presence = disagreements(state)
+    if not fields and not presence:
+        return Settled(values, present)
+    outcome = {name: choose(policy, name, sides, history) for name, sides in fields.items()}
+    values = values | outcome
+    conflicts = []
+    if presence:
+        present = _choose_presence(policy, presence)
+        conflicts.append(_conflict(ConflictKind.DELETION, collection, key, {"": presence}, policy, {"": present}))
+    if fields:
+        conflicts.append(_conflict(ConflictKind.CONCURRENT_MODIFICATION, collection, key, fields, policy, outcome))
+    kept = [name for name in fields if policy.of(name) == "keep-both"]
+    losers = {side.dot for name in kept for side in fields[name] if not same(side.value, outcome[name])}
+    branches = {
+        branch_key(key, (write.replica, write.seq)): values | write.data
+        for write in state.writes
+        if (write.replica, write.seq) in losers
+    }
+    return Settled(values, present, conflicts, branches)
+
+
+def _conflict(
+    kind: ConflictKind,
+    collection: str,
+    key: str,
+    sides: dict[str, list[Side]],
+    policy: Policy,
+    outcome: dict[str, Any],
+) -> Conflict:
+    strategies = sorted({policy.of(name) for name in sides})
+    return Conflict(
+        conflict_id(sides), kind, collection, key, sides, "+".join(strategies), outcome, "manual" in strategies
+    )
+
+
+def dependency_conflict(collection: str, key: str, field: str, write: Write, target: State | None) -> Conflict | None:
+    """The conflict of a reference whose target is missing or deleted; None when the target is there."""
+    if target is not None and latest(target)[1]:
+        return None
+    sides = {field: [_side(write, write.data.get(field))]}
+    return Conflict(
+        conflict_id(sides), ConflictKind.DEPENDENCY, collection, key, sides, "", {"missing": target is None}, True
+    )
+
+
+def unique_conflict(collection: str, field: str, holders: Mapping[str, Write]) -> Conflict | None:
+    """The conflict of records, by key, that hold the same unique value; the first writer's key is the outcome."""
+    if len(holders) < 2:
+        return None
+    ranked = sorted(holders, key=lambda key: (holders[key].time, holders[key].replica, holders[key].seq))
+    sides = {field: [_side(holders[key], key) for key in ranked]}
+    return Conflict(
+        conflict_id(sides),
+        ConflictKind.UNIQUE,
+        collection,
+        ranked[0],
+        sides,
+        "first-write-wins",
+        {field: ranked[0]},
+        True,
+    )
+
+
+def check_version(collection: str, key: str, stated: str | None, current: str) -> None:
+    """Raises `VersionMismatch` when a writer stated a version and it is not the current one."""
+    if stated is not None and stated != current:
+        raise VersionMismatch(collection, key, stated, current)

@@ -1,0 +1,215 @@
+"""The decision behind every write: requests and what they stand on go in, events come out. No I/O.
+
+The writer collects whatever is waiting into groups, loads the states they touch, and asks `decide`. A group is one
+caller's atomic unit: a single put, or a batch. A group that cannot be done fails alone and leaves no trace in the
+sequence; a request whose record is already as asked yields no event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from .clock import HybridClock
+from .conflict import Policy, check_version, needs_history, same, settle
+from .errors import RecordUnknown, RefoldError, RequestReused, ValueRefused
+from .events import Event, Head, Kind, seal
+from .fold import State, fold, is_concurrent, latest
+from .schema import Schema
+from .values import show
+from .vector import format_vector
+
+Record = tuple[str, str]
+
+
+class Operation(Enum):
+    """What a caller asks for."""
+
+    PUT = "put"
+    PATCH = "patch"
+    DELETE = "delete"
+    DEFINE = "define"
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One asked-for change, its values already checked and in their stored spelling."""
+
+    operation: Operation
+    collection: str
+    key: str
+    values: dict[str, Any]
+    actor: str = ""
+    meta: dict[str, str] = {}
+    if_version: str | None = None
+    request_id: str | None = None
+
+
+class Ground(msgspec.Struct):
+    """What decisions stand on: the states of the records asked about, the schemas, and where the replica's chain ends.
+
+    `requests` holds the event of every request id that was used before; `history` gives a record's events, for the
+    few settlements that need them.
+    """
+
+    replica: str
+    head: Head
+    clock: HybridClock
+    schemas: Mapping[str, Schema]
+    states: dict[Record, State]
+    requests: dict[str, Event]
+    history: Callable[[Record], Sequence[Event]]
+
+
+class Decision(msgspec.Struct):
+    """What is to be written: events with their bytes, the states they leave, and each group's answer.
+
+    An answer is the group's events, None for a request that changed nothing, or the error that refused the group.
+    """
+
+    events: list[Event]
+    bodies: list[bytes]
+    hashes: list[bytes]
+    states: dict[Record, State]
+    answers: list[list[Event | None] | RefoldError]
+    head: Head
+
+
+def version_token(state: State | None) -> str:
+    """A record's version vector as the token that callers state with `if_version`; empty when it never was."""
+    return format_vector(state.version) if state is not None else ""
+
+
+def settled_values(
+    state: State, record: Record, schema: Schema | None, history: Callable[[Record], Sequence[Event]]
+) -> tuple[dict[str, Any], bool]:
+    """A record's fields and presence as its policy settles them."""
+    if not is_concurrent(state):
+        return latest(state)
+    policy = schema.policy if schema is not None else Policy()
+    events = history(record) if needs_history(state, policy) else ()
+    settled = settle(*record, state, policy, events)
+    return settled.values, settled.present
+
+
+class _Decider:
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.states: dict[Record, State] = {}
+        self.draft: dict[Record, State] = {}
+        self.fresh: list[Event] = []
+        self.requests = dict(ground.requests)
+        self.head = ground.head
+
+    def state(self, record: Record) -> State | None:
+        found = self.draft.get(record) or self.states.get(record)
+        return found if found is not None else self.ground.states.get(record)
+
+    def changes(self, request: Request, state: State | None) -> tuple[Kind, dict[str, Any]] | None:
+        """What an event has to say so that the record becomes as asked; None when it is so already."""
+        record = request.collection, request.key
+        if request.operation is Operation.DEFINE:
+            old = latest(state)[0] if state is not None else {}
+            data = {name: value for name, value in request.values.items() if not same(old.get(name), value)}
+            return (Kind.DEFINE, data) if data else None
+        schema = self.ground.schemas[request.collection]
+        values: dict[str, Any] = {}
+        present = False
+        if state is not None:
+            values, present = settled_values(state, record, schema, self.ground.history)
+        if request.operation is Operation.DELETE:
+            if state is None:
+                raise RecordUnknown(*record)
+            return (Kind.DELETE, {}) if present else None
+        if not present:
+            if request.operation is Operation.PATCH:
+                raise RecordUnknown(*record)
+            return Kind.CREATE, schema.whole(request.values)
+        blank = schema.blank
+        data = {
+            name: value
+            for name, value in request.values.items()
+            if not same(values[name] if name in values else blank[name], value)
+        }
+        if schema.collection.key in data:
+            raise ValueRefused(*record, "a key never changes", show(data[schema.collection.key]))
+        return (Kind.UPDATE, data) if data else None
+
+    def answer(self, request: Request) -> Event | None:
+        """The event that answers a request, folded into the draft; None when nothing needs to change."""
+        record = request.collection, request.key
+        request_id = request.request_id
+        if request_id is not None and request_id in self.requests:
+            earlier = self.requests[request_id]
+            if earlier.record != record:
+                raise RequestReused(request_id, f"{earlier.collection} {earlier.key!r}", *record)
+            return earlier
+        state = self.state(record)
+        if request.if_version is not None:
+            check_version(*record, request.if_version, version_token(state))
+        change = self.changes(request, state)
+        if change is None:
+            return None
+        ground = self.ground
+        schema = ground.schemas.get(request.collection)
+        seq = self.head.seq + len(self.fresh) + 1
+        event = Event(
+            ground.replica,
+            seq,
+            ground.clock.tick(),
+            change[0],
+            request.collection,
+            request.key,
+            change[1],
+            state.version if state is not None else {},
+            request.actor,
+            schema.collection.version if schema is not None else 1,
+            seq,
+            request_id,
+            request.meta,
+            self.head.hash,
+        )
+        self.draft[record] = fold(state, event)
+        self.fresh.append(event)
+        if request_id is not None:
+            self.requests[request_id] = event
+        return event
+
+    def group(self, requests: Sequence[Request]) -> list[Event | None] | RefoldError:
+        """The answers to one atomic group, or why it is refused; `draft` and `fresh` hold what it writes."""
+        self.draft, self.fresh = {}, []
+        try:
+            return [self.answer(request) for request in requests]
+        except RefoldError as error:
+            for event in self.fresh:
+                if event.request_id is not None:
+                    del self.requests[event.request_id]
+            self.draft, self.fresh = {}, []
+            return error
+
+
+def decide(groups: Sequence[Sequence[Request]], ground: Ground) -> Decision:
+    """The events that answer `groups`, in their order, as one run of the replica's chain."""
+    decider = _Decider(ground)
+    decision = Decision([], [], [], decider.states, [], ground.head)
+    for requests in groups:
+        decision.answers.append(decider.group(requests))
+        decision.head = decider.head = _chain(decider.fresh, decider.head, decision)
+        decider.states.update(decider.draft)
+    return decision
+
+
+def _chain(events: list[Event], head: Head, decision: Decision) -> Head:
+    """Links the events of one group to the replica's chain and to each other, and seals them."""
+    last = events[-1].seq if events else 0
+    for event in events:
+        msgspec.structs.force_setattr(event, "prev", head.hash)
+        msgspec.structs.force_setattr(event, "batch", last)
+        body, digest = seal(event)
+        decision.events.append(event)
+        decision.bodies.append(body)
+        decision.hashes.append(digest)
+        head = Head(event.seq, digest)
+    return head

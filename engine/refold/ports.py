@@ -1,0 +1,184 @@
+"""What the engine needs from the outside, as small protocols.
+
+Storage ports are plain, blocking calls, and a `Store` says where they run: the engine hands it one function for a whole
+batch, and the store runs that function over its log and tables in the one thread that may write. So a batch costs one
+entry into that thread, however many events it holds, and an adapter needs to know nothing of asyncio.
+
+Every port has a conformance suite in `refold.testing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from .events import Checkpoint, Event, Head
+from .fold import State
+from .schema import Schema
+
+T = TypeVar("T")
+Record = tuple[str, str]
+
+
+class Changelog(Protocol):
+    """The log: events in causal order, numbered by position, never changed.
+
+    Every method may raise `StorageFailed`; reading raises `LogCorrupt` for a stored event that cannot be decoded.
+    """
+
+    def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
+        """Adds a run of events, durable on return, all or none; the position of the first.
+
+        Raises `EventsMissing` when an event does not follow its replica's newest, `EventForked` when another event
+        already stands at its dot or before it. `bodies` and `hashes` are what `seal` makes of the events. The caller
+        numbers the events from the returned position.
+        """
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """At most `limit` events that stand after position `after`, in the order of the log."""
+
+    def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """The same as positions and canonical bytes, not decoded."""
+
+    def at(self, positions: Sequence[int]) -> list[Event]:
+        """The events at these positions, in the order of the log; positions that are not there are left out."""
+
+    def end(self) -> int:
+        """The position of the newest event; 0 for an empty log."""
+
+    def heads(self) -> dict[str, Head]:
+        """The newest event of every replica."""
+
+    def newest_time(self) -> int:
+        """The greatest time of any event; 0 for an empty log."""
+
+    def replica(self) -> str:
+        """The id under which this log's owner writes."""
+
+
+class Projection(Protocol):
+    """A consumer of the log that keeps derived state and a checkpoint, written atomically together."""
+
+    @property
+    def name(self) -> str:
+        """What status and errors call it."""
+
+    def checkpoint(self) -> Checkpoint:
+        """How far it has come."""
+
+    def apply(self, events: Sequence[Event], checkpoint: Checkpoint) -> None:
+        """Takes in the run of events that ends at `checkpoint`, and the checkpoint with it, or neither."""
+
+    def reset(self) -> None:
+        """Forgets everything, so that the log can be applied from the start."""
+
+    def close(self) -> None:
+        """Lets go of files and connections."""
+
+
+class Changes(msgspec.Struct):
+    """What a run of events does to the tables: the events, the touched records before and after, and the checkpoint.
+
+    `before` and `after` hold the canonical bytes of states; a record that was not there before has none.
+    """
+
+    events: Sequence[Event]
+    states: Mapping[Record, State]
+    before: Mapping[Record, bytes]
+    after: Mapping[Record, bytes]
+    checkpoint: Checkpoint
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Which records of a collection to find: equal fields, an order (`-field` for descending), how many, after which.
+
+    `after` is the row that the page before ended with, as `Tables.find` returned it.
+    """
+
+    collection: str
+    where: Mapping[str, Any] = {}
+    order: str = ""
+    limit: int = 500
+    after: tuple[Any, ...] | None = None
+
+
+class Tables(Protocol):
+    """The state of every record, and SQL tables over it: the projection that decisions are made on."""
+
+    def load(self, records: Iterable[Record]) -> dict[Record, bytes]:
+        """The states of those records that ever were."""
+
+    def requests(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """The positions of the events that were written under these request ids."""
+
+    def history(self, records: Sequence[Record]) -> list[int]:
+        """The positions of all events of these records, ascending."""
+
+    def save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
+        """Takes in changes and their checkpoint, atomically."""
+
+    def find(self, query: Query, schema: Schema) -> list[tuple[tuple[Any, ...], str, bytes]]:
+        """One page of records that are present: where each stands in the order, its key, its state."""
+
+    def definitions(self) -> dict[str, bytes]:
+        """The states of all definitions, by collection."""
+
+    def counts(self) -> dict[str, int]:
+        """How many records are present, by collection."""
+
+    def checkpoint(self) -> Checkpoint:
+        """How far the tables have come."""
+
+
+class Store(Protocol):
+    """An opened archive: where its log and tables run, and the projections that follow them."""
+
+    @property
+    def path(self) -> str:
+        """What messages call it."""
+
+    @property
+    def projections(self) -> Sequence[Projection]:
+        """What follows the log behind the writers, besides the tables."""
+
+    async def write(self, work: Callable[[Changelog, Tables], T]) -> T:
+        """Runs `work` in the one place that may write."""
+
+    async def read(self, work: Callable[[Changelog, Tables], T]) -> T:
+        """Runs `work` over what was committed, while writers go on."""
+
+    async def project(self, work: Callable[[], T]) -> T:
+        """Runs work of the projections that follow."""
+
+    async def rebuild_tables(self) -> None:
+        """Replaces the tables by ones folded from the log anew; readers see the old ones until then."""
+
+    async def close(self) -> None:
+        """Lets go of everything, the lock last."""
+
+
+class OpenStore(Protocol):
+    """What an entry point of the group `refold.stores` is: it opens an archive at a URL of its scheme."""
+
+    def __call__(self, url: str, **options: Any) -> AbstractAsyncContextManager[Store]:
+        """Opens or creates the archive; `options` are those that `refold.open` does not know itself."""
+
+
+class Clock(Protocol):
+    """Where the wall clock is read: Unix milliseconds."""
+
+    def __call__(self) -> int:
+        """The time now."""
+
+
+class Peer(Protocol):
+    """The other side of a sync session: a way to send it frames and to receive its frames."""
+
+    async def send(self, frame: bytes) -> None:
+        """Hands over one frame; returns when there is room for the next."""
+
+    def frames(self) -> AsyncIterator[bytes]:
+        """The frames of the other side, in order, until it closes."""

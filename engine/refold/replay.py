@@ -1,0 +1,93 @@
+"""From events to changes of state: what a commit and a replay have in common. Plain calls, run where the store says.
+
+Restore is replay: `catch_up` is all there is to rebuilding the tables, and a commit does to the tables exactly what
+replaying its events would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .conflict import Policy, settle
+from .errors import FormatUnknown
+from .events import Checkpoint, Event, Head, Kind
+from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold_all, state_hash
+from .ports import Changelog, Changes, Tables
+from .schema import Schema, from_data
+
+Record = tuple[str, str]
+
+REPLAY_BATCH = 1000
+"""Events folded and written together in a replay: enough to spread a commit's cost, little to hold in memory."""
+
+
+def advance(checkpoint: Checkpoint, events: Sequence[Event], digest: int | None = None) -> Checkpoint:
+    """The checkpoint after a run of events, with the digest that holds there."""
+    newest = {event.replica: event for event in events}
+    heads = {replica: Head(event.seq, event.hash) for replica, event in newest.items()}
+    return Checkpoint(events[-1].position, {**checkpoint.heads, **heads}, digest)
+
+
+def changes_of(
+    checkpoint: Checkpoint, events: Sequence[Event], states: Mapping[Record, State], before: Mapping[Record, bytes]
+) -> Changes:
+    """What a run of events changes, given the states it leaves and the bytes of those it found."""
+    after = {}
+    digest = checkpoint.digest or 0
+    for record, state in states.items():
+        data = after[record] = encode_state(state)
+        digest += state_hash(*record, data)
+        old = before.get(record)
+        if old is not None:
+            digest -= state_hash(*record, old)
+    return Changes(events, states, before, after, advance(checkpoint, events, digest % DIGEST_MODULUS))
+
+
+def fold_events(tables: Tables, checkpoint: Checkpoint, events: Sequence[Event]) -> Changes:
+    """What a run of events changes in these tables."""
+    before = tables.load({event.record for event in events})
+    states = {record: decode_state(data) for record, data in before.items()}
+    return changes_of(checkpoint, events, fold_all(states, events), before)
+
+
+def schema_of(name: str, state: State) -> Schema:
+    """The schema that a definition's events make. Raises `FormatUnknown` for one this release cannot read."""
+    values = settle(name, "", state, Policy()).values
+    try:
+        return Schema(from_data(name, values))
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatUnknown(f"definition of {name!r}", str(error), "definitions of this release") from error
+
+
+def schemas_after(schemas: Mapping[str, Schema], changes: Changes) -> Mapping[str, Schema]:
+    """The schemas once the definitions among `changes` have been taken in."""
+    if not any(event.kind is Kind.DEFINE for event in changes.events):
+        return schemas
+    defined = {name: schema_of(name, state) for (name, key), state in changes.states.items() if not key}
+    return {**schemas, **defined}
+
+
+def load_schemas(tables: Tables) -> Mapping[str, Schema]:
+    """Every schema that these tables know."""
+    return {name: schema_of(name, decode_state(data)) for name, data in tables.definitions().items()}
+
+
+def is_ahead(log: Changelog, checkpoint: Checkpoint) -> bool:
+    """Whether a projection has seen what this log does not hold: an earlier state of the log was restored."""
+    if checkpoint.position == 0:
+        return False
+    if checkpoint.position > log.end():
+        return True
+    last = log.at([checkpoint.position])
+    return not last or checkpoint.heads.get(last[0].replica) != Head(last[0].seq, last[0].hash)
+
+
+def catch_up(log: Changelog, tables: Tables, limit: int = REPLAY_BATCH) -> bool:
+    """Folds the next batch of the log into the tables; False when there was none."""
+    checkpoint = tables.checkpoint()
+    events = log.read(checkpoint.position, limit)
+    if not events:
+        return False
+    changes = fold_events(tables, checkpoint, events)
+    tables.save(changes, schemas_after(load_schemas(tables), changes))
+    return True

@@ -1,0 +1,335 @@
+"""Collections: what a kind of record looks like, where its folder is, how its conflicts are settled.
+
+A `Collection` is plain data; a `Schema` is the same thing compiled for use. Definitions are events: `to_data` spreads a
+collection over one entry a field, so that two replicas which add different fields apart merge like any other record,
+and `from_data` reads it back. `evolve` says what one definition may become: fields come, rules are relaxed, the folder
+and the policy change, but what a stored value means never does.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+import types
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from functools import partial
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from .conflict import FIELD_STRATEGIES, STRATEGIES, Policy
+from .errors import DefinitionRefused, FieldUnknown, ValueRefused
+from .template import FolderTooLong, NotADate, Template, TemplateError
+from .values import TYPES, Refused, show
+
+T = TypeVar("T", bound=type)
+
+KEY_TYPES = {"str", "int", "date", "datetime"}
+KEY_LIMIT = 1000
+_NAME = re.compile(r"[^\W\d][\w-]{0,63}")
+_FIELD_PREFIX = "field:"
+
+
+class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One field of a collection: its type and its rules.
+
+    `null` allows null, `required` forbids the empty text too, `pattern` is a regular expression that the text must
+    contain, `default` (as stored) is what a record has that was written before the field was added, `strategy` settles
+    this field's conflicts in place of the collection's, `references` names the collection whose key it holds.
+    """
+
+    type: str
+    null: bool = False
+    required: bool = False
+    pattern: str | None = None
+    default: Any = None
+    strategy: str | None = None
+    references: str | None = None
+
+
+class Collection(msgspec.Struct, frozen=True, kw_only=True):
+    """A named kind of record. `neutralise` keeps spreadsheets from running its CSV cells as formulas."""
+
+    name: str
+    key: str
+    fields: dict[str, Field]
+    folder: str = ""
+    strategy: str = "last-write-wins"
+    version: int = 1
+    neutralise: bool = True
+
+
+def parse_field(spec: object) -> Field:
+    """A field from its short form `"float?"` or its long form `{"type": "date", "required": True}`.
+
+    Raises ValueError (of which `msgspec.ValidationError` is one) for anything else.
+    """
+    field = Field(spec) if isinstance(spec, str) else msgspec.convert(spec, Field)
+    if field.type.endswith("?"):
+        field = msgspec.structs.replace(field, type=field.type[:-1], null=True)
+    return field
+
+
+def _check_field(collection: Collection, name: str, field: Field) -> None:
+    refuse = partial(DefinitionRefused, collection.name)
+    if not name or len(name) > 100 or not name.isprintable() or name.startswith("_refold"):
+        raise refuse(f"{name!r} cannot be a field's name")
+    if field.type not in TYPES:
+        raise refuse(f"field {name!r} has type {field.type!r}; types are {', '.join(TYPES)}")
+    if field.pattern is not None:
+        if field.type != "str":
+            raise refuse(f"field {name!r}: only text can have a pattern")
+        try:
+            re.compile(field.pattern)
+        except re.error as error:
+            raise refuse(f"field {name!r}: pattern {field.pattern!r}: {error}") from None
+    if field.strategy is not None and field.strategy not in FIELD_STRATEGIES:
+        raise refuse(f"field {name!r} has strategy {field.strategy!r}; there are {', '.join(FIELD_STRATEGIES)}")
+    if field.required and field.null:
+        raise refuse(f"field {name!r} cannot be required and null")
+
+
+def check(collection: Collection) -> Collection:
+    """The collection itself, once it makes sense. Raises `DefinitionRefused`."""
+    refuse = partial(DefinitionRefused, collection.name)
+    if not _NAME.fullmatch(collection.name) or collection.name.lower().startswith(("sqlite_", "_refold")):
+        raise refuse("a name is a letter, then up to 63 letters, digits, _ or -, and does not start with sqlite_")
+    if len({name.casefold() for name in collection.fields}) != len(collection.fields):
+        raise refuse("two fields differ in case alone, which SQL tools cannot tell apart")
+    for name, field in collection.fields.items():
+        _check_field(collection, name, field)
+    key = collection.fields.get(collection.key)
+    if key is None or key.type not in KEY_TYPES or key.null:
+        kinds = " or ".join(sorted(KEY_TYPES))
+        raise refuse(f"the key {collection.key!r} must be one of its fields, not null, of type {kinds}")
+    if collection.strategy not in STRATEGIES:
+        raise refuse(f"strategy {collection.strategy!r} is none of {', '.join(STRATEGIES)}")
+    if collection.version < 1:
+        raise refuse("version counts from 1")
+    try:
+        template = Template.parse(collection.folder)
+    except TemplateError as error:
+        raise refuse(f"folder {collection.folder!r}: {error}") from None
+    for name in template.fields:
+        if name not in collection.fields:
+            raise refuse(f"folder {collection.folder!r} uses {name!r}, which is no field")
+    return collection
+
+
+def evolve(old: Collection | None, new: Collection) -> Collection:
+    """What the definition is after `new` has been defined over `old`. Fields that `new` leaves out stay.
+
+    Raises `DefinitionRefused` when stored values would change their meaning or could break a new rule.
+    """
+    check(new)
+    if old is None:
+        return new
+    refuse = partial(DefinitionRefused, new.name)
+    if new.key != old.key:
+        raise refuse(f"the key is {old.key!r} and cannot become {new.key!r}")
+    fields = dict(old.fields)
+    for name, field in new.fields.items():
+        before = fields.get(name)
+        if before is None:
+            if not field.null and field.default is None:
+                raise refuse(f"a new field must allow null or have a default: {name!r} does neither")
+        elif before.type != field.type:
+            raise refuse(f"field {name!r} has type {before.type} and cannot become {field.type}")
+        elif before.null and not field.null and field.default is None:
+            raise refuse(f"field {name!r} may be null in existing records")
+        fields[name] = field
+    return check(msgspec.structs.replace(new, fields=fields))
+
+
+def to_data(collection: Collection) -> dict[str, Any]:
+    """A definition as the data of an event: one entry a property and one a field."""
+    data: dict[str, Any] = {
+        name: getattr(collection, name) for name in ("key", "folder", "strategy", "version", "neutralise")
+    }
+    for order, (name, field) in enumerate(collection.fields.items()):
+        data[_FIELD_PREFIX + name] = {**msgspec.to_builtins(field), "order": order}
+    return data
+
+
+def from_data(name: str, data: Mapping[str, Any]) -> Collection:
+    """The collection whose definition folds to `data`."""
+    specs = [(spec["order"], text, spec) for text, spec in data.items() if text.startswith(_FIELD_PREFIX)]
+    fields = {
+        text.removeprefix(_FIELD_PREFIX): parse_field({k: v for k, v in spec.items() if k != "order"})
+        for _, text, spec in sorted(specs, key=lambda item: item[:2])
+    }
+    plain = {text: value for text, value in data.items() if not text.startswith(_FIELD_PREFIX)}
+    return msgspec.convert({**plain, "name": name, "fields": fields}, Collection)
+
+
+_PYTHON_TYPES: dict[object, str] = {
+    **{kind: kind.__name__ for kind in (str, int, float, bool, bytes, date, datetime)},
+    Decimal: "decimal",
+}
+
+
+def _field_of(annotation: Any, default: Any) -> Field:
+    null = False
+    if get_origin(annotation) in {Union, types.UnionType}:
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        null = len(members) < len(get_args(annotation))
+        annotation = members[0] if len(members) == 1 else object
+    kind = _PYTHON_TYPES.get(annotation, "json")
+    stored = None if default in {msgspec.NODEFAULT, None} else TYPES[kind].store(default)
+    return Field(kind, null=null, default=stored)
+
+
+def from_struct(struct: type[msgspec.Struct], name: str, **options: Any) -> Collection:
+    """The collection whose records are values of `struct`; `options` are the other fields of `Collection`."""
+    fields = {}
+    overrides = options.pop("fields", {})
+    for info in msgspec.structs.fields(struct):
+        try:
+            plain = isinstance(info.default, str | int | float | date | Decimal | bytes)
+            fields[info.encode_name] = _field_of(info.type, info.default if plain else None)
+        except Refused as error:
+            raise DefinitionRefused(name, f"default of {info.name!r}: {error}") from None
+    fields |= {field: parse_field(spec) for field, spec in overrides.items()}
+    return check(Collection(name=name, fields=fields, **options))
+
+
+def collection(name: str, *, key: str, folder: str = "", **options: Any) -> Callable[[T], T]:
+    """A class decorator: records of the collection `name` are values of this `msgspec.Struct`.
+
+    `options` are the other fields of `Collection`; `fields={"total": {"strategy": "sum", "type": "float"}}` overrides
+    what the annotations say. Raises `DefinitionRefused`.
+    """
+
+    def decorate(struct: T) -> T:
+        struct.__refold_collection__ = from_struct(struct, name, key=key, folder=folder, **options)  # type: ignore[attr-defined]
+        return struct
+
+    return decorate
+
+
+def collection_of(struct: type) -> Collection:
+    """The collection that a decorated class stands for. Raises TypeError for any other class."""
+    found = struct.__dict__.get("__refold_collection__")
+    if not isinstance(found, Collection):
+        raise TypeError(f"{struct.__name__} is not decorated with @refold.collection")
+    return found
+
+
+def from_toml(text: str) -> list[Collection]:
+    """The collections that a TOML document defines under `[collections.NAME]`. Raises `DefinitionRefused`."""
+    try:
+        tables = tomllib.loads(text).get("collections", {})
+    except tomllib.TOMLDecodeError as error:
+        raise DefinitionRefused("", f"not TOML: {error}") from None
+    if not isinstance(tables, dict) or not tables:
+        raise DefinitionRefused("", "the document defines no [collections.NAME]")
+    return [_from_table(name, table) for name, table in tables.items()]
+
+
+def _from_table(name: str, table: Any) -> Collection:
+    try:
+        table = dict(table)
+        fields = {text: parse_field(spec) for text, spec in table.pop("fields", {}).items()}
+        unknown = table.keys() - set(Collection.__struct_fields__)
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(sorted(unknown))}")
+        return check(msgspec.convert({"fields": fields, **table, "name": name}, Collection))
+    except DefinitionRefused:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DefinitionRefused(name, str(error)) from None
+
+
+class Schema:
+    """A collection compiled for use: checks, conversions and the folder of a record."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = check(collection)
+        self.name = collection.name
+        self.columns = tuple(collection.fields)
+        self.template = Template.parse(collection.folder)
+        self.types = {name: TYPES[field.type] for name, field in collection.fields.items()}
+        self.policy = Policy(
+            collection.strategy,
+            {name: field.strategy for name, field in collection.fields.items() if field.strategy is not None},
+            {name: field.type for name, field in collection.fields.items()},
+        )
+        self.blank = {name: field.default for name, field in collection.fields.items()}
+        self._store = {name: self._gate(name, field) for name, field in collection.fields.items()}
+        self._load = {
+            name: kind.load
+            for name, kind in self.types.items()
+            if kind.name not in {"str", "int", "float", "bool", "json"}
+        }
+
+    def _gate(self, name: str, field: Field) -> Callable[[Any], Any]:
+        store = TYPES[field.type].store
+        pattern = re.compile(field.pattern) if field.pattern is not None else None
+        if pattern is None and not field.required and name != self.collection.key:
+            return store
+
+        def gate(value: Any) -> Any:
+            stored = store(value)
+            if pattern is not None and not pattern.search(stored):
+                raise Refused(f"does not match {field.pattern}")
+            if field.required and stored in ("", [], {}):
+                raise Refused("is required")
+            if name == self.collection.key and not 0 < len(str(stored).encode()) <= KEY_LIMIT:
+                raise Refused(f"a key has 1 to {KEY_LIMIT} bytes")
+            return stored
+
+        return gate
+
+    def store(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The stored spelling of some fields. Raises `ValueRefused` or `FieldUnknown`."""
+        stored: dict[str, Any] = {}
+        for name, value in values.items():
+            gate = self._store.get(name)
+            if gate is None:
+                raise FieldUnknown(self.name, show(name), list(self.columns))
+            if value is None:
+                if not self.collection.fields[name].null:
+                    raise ValueRefused(self.name, name, "must not be null", "null")
+                stored[name] = None
+                continue
+            try:
+                stored[name] = gate(value)
+            except Refused as error:
+                raise ValueRefused(self.name, name, str(error), show(value)) from None
+        return stored
+
+    def whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A new record from some of its fields: the others get their default. Raises `ValueRefused`."""
+        record: dict[str, Any] = {**self.blank, **stored}
+        if None in record.values():
+            for name, value in record.items():
+                if value is None and not self.collection.fields[name].null:
+                    raise ValueRefused(self.name, name, "is required", "nothing")
+        return record
+
+    def key_text(self, key: Any) -> str:
+        """The key as events hold it. Raises `ValueRefused`."""
+        kind = self.types[self.collection.key]
+        if isinstance(key, str) and kind.name == "int":
+            try:
+                return str(kind.parse(key))
+            except Refused as error:
+                raise ValueRefused(self.name, self.collection.key, str(error), show(key)) from None
+        return str(self.store({self.collection.key: key})[self.collection.key])
+
+    def load(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """The Python values of a record, every field in the order of the definition."""
+        values = {name: stored.get(name, blank) for name, blank in self.blank.items()}
+        for name, load in self._load.items():
+            if values[name] is not None:
+                values[name] = load(values[name])
+        return values
+
+    def folder(self, stored: Mapping[str, Any]) -> str:
+        """The record's folder, relative to the archive. Raises `ValueRefused` when its path is too long."""
+        try:
+            return self.template.folder(stored)
+        except (FolderTooLong, NotADate) as error:
+            raise ValueRefused(self.name, self.template.fields[0], str(error), self.collection.folder) from None
