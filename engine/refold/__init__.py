@@ -1,1 +1,27 @@
-"""An event-sourced sync engine for records that live in folders: state is a fold over the log."""
+"""refold: an embeddable, asyncio, event-sourced sync engine for records that live in folders."""
+
+from .batch import Batch
+from .engine import Engine, Status
+from .errors import RefoldError
+from .events import Checkpoint, Event, Kind
+from .opening import open  # noqa: A004 - `refold.open` reads as what it is
+from .record import Record
+from .schema import Collection, Field, collection
+from .verify import Finding, Report
+
+__all__ = [
+    "Batch",
+    "Checkpoint",
+    "Collection",
+    "Engine",
+    "Event",
+    "Field",
+    "Finding",
+    "Kind",
+    "Record",
+    "RefoldError",
+    "Report",
+    "Status",
+    "collection",
+    "open",
+]

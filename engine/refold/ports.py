@@ -18,6 +18,7 @@ import msgspec
 from .events import Checkpoint, Event, Head
 from .fold import State
 from .schema import Schema
+from .verify import Finding
 
 T = TypeVar("T")
 Record = tuple[str, str]
@@ -74,6 +75,9 @@ class Projection(Protocol):
 
     def reset(self) -> None:
         """Forgets everything, so that the log can be applied from the start."""
+
+    def verify(self) -> list[Finding]:
+        """What differs from what it should hold at its checkpoint."""
 
     def close(self) -> None:
         """Lets go of files and connections."""
@@ -153,8 +157,14 @@ class Store(Protocol):
     async def project(self, work: Callable[[], T]) -> T:
         """Runs work of the projections that follow."""
 
-    async def rebuild_tables(self) -> None:
-        """Replaces the tables by ones folded from the log anew; readers see the old ones until then."""
+    async def rebuild_tables(self, progress: Callable[[int], None]) -> None:
+        """Replaces the tables by ones folded from the log anew; readers see the old ones until then.
+
+        `progress` is told the position that has been folded.
+        """
+
+    async def verify_tables(self, progress: Callable[[int], None]) -> list[Finding]:
+        """What the tables hold that the log does not say, and the other way round."""
 
     async def close(self) -> None:
         """Lets go of everything, the lock last."""

@@ -1,0 +1,269 @@
+"""An archive in a directory: `changelog.db`, `tables.db`, `folders.db`, `refold.toml` and the folders.
+
+Three threads: one writes log and tables, one reads both through connections of its own, one keeps the folders. All
+but the log can be deleted while nobody has the archive open; opening it brings them back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+from refold.errors import ArchiveMissing, FormatUnknown, ReplicaMismatch, SettingsInvalid, StorageFailed
+from refold.ports import Changelog, Clock, Projection, Tables
+from refold.replay import REPLAY_BATCH, catch_up, is_ahead
+from refold.verify import Finding
+
+from .folders import FolderReplicas
+from .lock import Lock
+from .settings import Settings, load_settings
+from .sqlite_connection import SqliteThread
+from .sqlite_log import SqliteLog
+from .sqlite_tables import SqliteTables
+from .tables_check import TablesCheck
+
+T = TypeVar("T")
+
+_REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SIDE_FILES = ("", "-wal", "-shm", "-journal")
+
+
+def _step(position: int, upto: int | None) -> int:
+    return REPLAY_BATCH if upto is None else min(REPLAY_BATCH, upto - position)
+
+
+def remove_database(path: Path) -> None:
+    """Deletes a SQLite database with what SQLite keeps beside it."""
+    for suffix in _SIDE_FILES:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+class FileStore:
+    """An open archive directory. Implements `Store`; made by `open_store`."""
+
+    def __init__(self, root: Path, settings: Settings, *, readonly: bool) -> None:
+        self.root = root
+        self.path = str(root)
+        self.settings = settings
+        self.readonly = readonly
+        self.projections: Sequence[Projection] = ()
+        self._log_path = root / settings.changelog
+        self._tables_path = root / settings.tables
+        self._lock = Lock(root / f"{settings.changelog}.lock")
+        self._writing: SqliteThread | None = None
+        self._reading: SqliteThread | None = None
+        self._projecting: SqliteThread | None = None
+        self._log: SqliteLog | None = None
+        self._tables: SqliteTables | None = None
+        self._readers: tuple[SqliteLog, SqliteTables] | None = None
+
+    async def open(self, replica: str | None, new_id: Callable[[], str], clock: Clock) -> None:
+        """Takes the lock, opens the log, and brings the tables up to it."""
+        if not self.readonly:
+            self._writing = await SqliteThread.start()
+            await self._writing.run(lambda: self._open_log(replica, new_id, clock))
+            await self._open_tables()
+        self._reading = await SqliteThread.start()
+        if self.settings.folders and not self.readonly:
+            self._projecting = await SqliteThread.start()
+            self.projections = [await self._projecting.run(self._open_folders)]
+
+    def _open_log(self, replica: str | None, new_id: Callable[[], str], clock: Clock) -> None:
+        if replica is not None and not _REPLICA.fullmatch(replica):
+            raise SettingsInvalid("replica", f"{replica!r} is not 1 to 64 letters, digits, dots, _ or -")
+        self._lock.acquire(clock())
+        exists = self._log_path.exists()
+        self._log = SqliteLog(self._log_path, owner="" if exists else replica or new_id())
+        found = self._log.replica()
+        if not found:
+            raise FormatUnknown(str(self._log_path), "a log without an owner", "logs with an owner")
+        if replica is not None and found != replica:
+            raise ReplicaMismatch(self.path, found, replica)
+
+    async def _open_tables(self) -> None:
+        assert self._writing is not None
+        if not await self._writing.run(self._tables_usable):
+            await self.rebuild_tables(lambda position: None)
+            return
+        while await self._writing.run(lambda: catch_up(*self._pair())):
+            pass
+
+    def _tables_usable(self) -> bool:
+        """Opens the tables; False when they are not of this log and have to be folded anew."""
+        log = self._own_log()
+        try:
+            self._tables = SqliteTables(self._tables_path, log.at)
+            return not is_ahead(log, self._tables.checkpoint())
+        except StorageFailed as error:
+            if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
+                error.__cause__, sqlite3.OperationalError
+            ):
+                raise
+            return False
+
+    def _own_log(self) -> SqliteLog:
+        assert self._log is not None
+        return self._log
+
+    def _pair(self) -> tuple[SqliteLog, SqliteTables]:
+        assert self._log is not None
+        assert self._tables is not None
+        return self._log, self._tables
+
+    def _open_folders(self) -> FolderReplicas:
+        log = SqliteLog(self._log_path, readonly=True)
+        return FolderReplicas(self.root, log, SqliteTables(self._tables_path, log.at, readonly=True))
+
+    def _reader(self) -> tuple[SqliteLog, SqliteTables]:
+        if self._readers is None:
+            log = SqliteLog(self._log_path, readonly=True)
+            self._readers = log, SqliteTables(self._tables_path, log.at, readonly=True)
+        return self._readers
+
+    def _close_readers(self) -> None:
+        readers, self._readers = self._readers, None
+        for reader in readers or ():
+            reader.close()
+
+    async def write(self, work: Callable[[Changelog, Tables], T]) -> T:
+        """See `Store.write`."""
+        assert self._writing is not None
+        return await self._writing.run(lambda: work(self._log, self._tables))  # type: ignore[arg-type]
+
+    async def read(self, work: Callable[[Changelog, Tables], T]) -> T:
+        """See `Store.read`."""
+        assert self._reading is not None
+        return await self._reading.run(lambda: work(*self._reader()))
+
+    async def project(self, work: Callable[[], T]) -> T:
+        """See `Store.project`."""
+        assert self._projecting is not None
+        return await self._projecting.run(work)
+
+    async def rebuild_tables(self, progress: Callable[[int], None]) -> None:
+        """See `Store.rebuild_tables`.
+
+        The new tables grow in a file beside the old ones, in a thread of their own, and replace them by a rename once
+        they have caught up, while no commit is under way.
+        """
+        assert self._writing is not None
+        beside = self._tables_path.with_name(f"{self._tables_path.stem}.rebuild.db")
+        await self._fold_into(beside, progress)
+        if self._reading is not None:
+            await self._reading.run(self._close_readers)
+        await self._writing.run(lambda: self._swap_tables(beside))
+        if self._reading is not None:
+            await self._reading.run(self._close_readers)
+
+    async def _fold_into(self, path: Path, progress: Callable[[int], None], upto: int | None = None) -> None:
+        """Folds the log, or its events up to a position, into new tables at `path`."""
+        thread = await SqliteThread.start()
+        try:
+            await thread.run(lambda: remove_database(path))
+            log = await thread.run(lambda: SqliteLog(self._log_path, readonly=True))
+            tables = await thread.run(lambda: SqliteTables(path, log.at))
+            position = 0
+            while await thread.run(partial(catch_up, log, tables, _step(position, upto))):
+                position = await thread.run(lambda: tables.checkpoint().position)
+                progress(position)
+            await thread.run(tables.close)
+            await thread.run(log.close)
+        finally:
+            await thread.stop()
+
+    def _swap_tables(self, beside: Path) -> None:
+        log = self._own_log()
+        tables = SqliteTables(beside, log.at)
+        while catch_up(log, tables):
+            pass
+        tables.close()
+        if self._tables is not None:
+            self._tables.close()
+        for suffix in _SIDE_FILES[1:]:
+            self._tables_path.with_name(self._tables_path.name + suffix).unlink(missing_ok=True)
+        beside.replace(self._tables_path)
+        self._tables = SqliteTables(self._tables_path, log.at)
+
+    async def verify_tables(self, progress: Callable[[int], None]) -> list[Finding]:
+        """See `Store.verify_tables`: the log is folded into tables beside, and the two are compared."""
+        beside = self._tables_path.with_name(f"{self._tables_path.stem}.verify.db")
+        check = await asyncio.to_thread(TablesCheck, self._tables_path)
+        try:
+            await self._fold_into(beside, progress, upto=check.position)
+            return await asyncio.to_thread(check.compare, beside)
+        finally:
+            await asyncio.to_thread(check.close)
+            await asyncio.to_thread(remove_database, beside)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        try:
+            if self._projecting is not None:
+                for projection in self.projections:
+                    await self._projecting.run(projection.close)
+                await self._projecting.stop()
+            if self._reading is not None:
+                await self._reading.run(self._close_readers)
+                await self._reading.stop()
+        finally:
+            if self._writing is not None:
+                try:
+                    await self._writing.run(self._close_writers)
+                finally:
+                    await self._writing.stop()
+
+    def _close_writers(self) -> None:
+        try:
+            for part in (self._tables, self._log):
+                if part is not None:
+                    part.close()
+        finally:
+            self._lock.release()
+
+
+def directory_of(url: str) -> Path:
+    """The directory that a path or a `file:` URL names."""
+    return Path(unquote(urlsplit(url).path)) if url.startswith("file:") else Path(url)
+
+
+def _prepare(root: Path, *, create: bool, folders: bool | None) -> Settings:
+    settings = load_settings(root)
+    if not (root / settings.changelog).is_file():
+        if not create:
+            raise ArchiveMissing(str(root))
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageFailed(str(root), "creating the archive", str(error)) from error
+    if folders is not None:
+        settings = Settings(settings.changelog, settings.tables, folders)
+    return settings
+
+
+@asynccontextmanager
+async def open_store(
+    url: str,
+    *,
+    replica: str | None,
+    new_id: Callable[[], str],
+    clock: Clock,
+    readonly: bool,
+    create: bool = True,
+    folders: bool | None = None,
+) -> AsyncIterator[FileStore]:
+    """The store of `file:` URLs and plain paths. `folders` overrides the archive's setting."""
+    root = directory_of(url)
+    settings = await asyncio.to_thread(_prepare, root, create=create and not readonly, folders=folders)
+    store = FileStore(root, settings, readonly=readonly)
+    try:
+        await store.open(replica, new_id, clock)
+        yield store
+    finally:
+        await store.close()

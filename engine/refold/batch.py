@@ -1,0 +1,143 @@
+"""Requests as callers spell them: the checks that every write passes before it is queued, and batches of writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from .decide import Operation, Request
+from .errors import CollectionUnknown, EngineClosed, RecordUnknown, ValueRefused
+from .events import Event
+from .schema import Schema, collection_of
+from .values import TYPES, Refused, show
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+class Wording(msgspec.Struct, frozen=True, kw_only=True):
+    """What may accompany a write: who, why, on which version, under which request id, and other text about it."""
+
+    actor: str = ""
+    reason: str | None = None
+    if_version: str | None = None
+    request_id: str | None = None
+    meta: Mapping[str, str] = {}
+
+
+def _texts(wording: Wording) -> dict[str, str]:
+    meta = dict(wording.meta)
+    if wording.reason is not None:
+        meta["reason"] = wording.reason
+    for name, text in [("actor", wording.actor), ("request_id", wording.request_id or ""), *meta.items()]:
+        try:
+            TYPES["str"].store(name)
+            TYPES["str"].store(text)
+        except Refused as error:
+            raise ValueRefused("", name, str(error), show(text)) from None
+    return meta
+
+
+def schema_for(schemas: Mapping[str, Schema], name: str) -> Schema:
+    """The schema of a collection. Raises `CollectionUnknown`."""
+    schema = schemas.get(name)
+    if schema is None:
+        raise CollectionUnknown(name, sorted(schemas))
+    return schema
+
+
+def put_request(
+    schemas: Mapping[str, Schema], target: str | msgspec.Struct, values: Mapping[str, Any] | None, wording: Wording
+) -> Request:
+    """The request of a put, of a mapping into a named collection or of a value of a decorated class."""
+    if isinstance(target, msgspec.Struct):
+        name = collection_of(type(target)).name
+        values = {info.encode_name: getattr(target, info.name) for info in msgspec.structs.fields(target)}
+    else:
+        name = target
+    schema = schema_for(schemas, name)
+    stored = schema.store(values or {})
+    key = stored.get(schema.collection.key)
+    if key is None:
+        raise ValueRefused(name, schema.collection.key, "the key is required", "nothing")
+    return _request(Operation.PUT, name, str(key), stored, wording)
+
+
+def patch_request(
+    schemas: Mapping[str, Schema], collection: str | type, key: Any, values: Mapping[str, Any], wording: Wording
+) -> Request:
+    """The request of a patch."""
+    schema = schema_for(schemas, _name(collection))
+    return _request(Operation.PATCH, schema.name, schema.key_text(key), schema.store(values), wording)
+
+
+def delete_request(schemas: Mapping[str, Schema], collection: str | type, key: Any, wording: Wording) -> Request:
+    """The request of a delete. Raises `RecordUnknown` for a key that no record can have."""
+    schema = schema_for(schemas, _name(collection))
+    try:
+        text = schema.key_text(key)
+    except ValueRefused:
+        raise RecordUnknown(schema.name, show(key)) from None
+    return _request(Operation.DELETE, schema.name, text, {}, wording)
+
+
+def _name(collection: str | type) -> str:
+    return collection if isinstance(collection, str) else collection_of(collection).name
+
+
+def _request(operation: Operation, collection: str, key: str, values: dict[str, Any], wording: Wording) -> Request:
+    meta = _texts(wording)
+    return Request(operation, collection, key, values, wording.actor, meta, wording.if_version, wording.request_id)
+
+
+class Batch:
+    """Writes that become durable together, in one commit, or not at all.
+
+    The methods check their arguments at once and return nothing: nothing is written before the block ends. An
+    exception inside the block, or one request that is refused at its end, cancels all of it. `events` holds what was
+    written, None for what was so already.
+    """
+
+    def __init__(self, engine: Engine, wording: Wording) -> None:
+        self._engine = engine
+        self._wording = wording
+        self._requests: list[Request] = []
+        self._open = False
+        self.events: list[Event | None] = []
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def _add(self, request: Request) -> None:
+        if not self._open:
+            raise EngineClosed("the batch")
+        self._requests.append(request)
+
+    def _worded(self, wording: dict[str, Any]) -> Wording:
+        return msgspec.structs.replace(self._wording, **wording) if wording else self._wording
+
+    def put(self, target: str | msgspec.Struct, values: Mapping[str, Any] | None = None, **wording: Any) -> None:
+        """See `Engine.put`."""
+        self._add(put_request(self._engine.schemas, target, values, self._worded(wording)))
+
+    def patch(self, collection: str | type, key: Any, values: Mapping[str, Any], **wording: Any) -> None:
+        """See `Engine.patch`."""
+        self._add(patch_request(self._engine.schemas, collection, key, values, self._worded(wording)))
+
+    def delete(self, collection: str | type, key: Any, **wording: Any) -> None:
+        """See `Engine.delete`."""
+        self._add(delete_request(self._engine.schemas, collection, key, self._worded(wording)))
+
+    async def __aenter__(self) -> Self:
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open = False
+        if kind is None and self._requests:
+            self.events = await self._engine.submit(self._requests)

@@ -1,0 +1,358 @@
+"""The engine: what a program that embeds refold works with.
+
+It checks what it is asked, hands writes to the writer and reads to the store, and keeps the projections following. It
+decides nothing itself and stores nothing itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for
+from .clock import HybridClock
+from .decide import Operation, Request
+from .errors import DefinitionRefused, ReadOnly, RefoldError, StorageFailed, ValueRefused
+from .events import Checkpoint, Event
+from .fold import format_digest
+from .ports import Changelog, Query, Store, Tables
+from .progress import Progress
+from .projector import LAG_BOUND, QUIET_SECONDS, Follower, ProjectionStatus
+from .record import Record, load_record
+from .replay import load_schemas
+from .schema import Collection, Schema, collection_of, evolve, from_toml, to_data
+from .verify import ChainCheck, Finding, Report
+from .writer import Writer
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+READ_BATCH = 500
+"""Events or records fetched from the store at once."""
+
+POLL_SECONDS = 0.2
+"""How often an archive that another process writes is looked at for new events."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where an archive stands: its log, its projections, and the records present by collection."""
+
+    replica: str
+    position: int
+    vector: dict[str, int]
+    projections: list[ProjectionStatus]
+    collections: dict[str, int]
+
+
+class Engine:
+    """An open archive. Made by `refold.open`; see its methods for what can be done with it.
+
+    Any call may raise `StorageFailed`; a write may raise `StorePoisoned` after an earlier failure, and `ReadOnly`.
+    """
+
+    def __init__(self, store: Store, *, actor: str = "", readonly: bool = False) -> None:
+        self._store = store
+        self._actor = actor
+        self._readonly = readonly
+        self._writer: Writer | None = None
+        self._followers: list[Follower] = []
+        self._log = Progress()
+        self._tables = Progress()
+        self._schemas: Mapping[str, Schema] = {}
+        self.replica = ""
+
+    async def start(self, clock: HybridClock, *, lag_bound: int = LAG_BOUND, quiet: float = QUIET_SECONDS) -> None:
+        """Takes up where the archive stands. Called by `refold.open`."""
+        run = self._store.read if self._readonly else self._store.write
+        replica, schemas, checkpoint, newest = await run(_standing)
+        self.replica, self._schemas = replica, schemas
+        self._log.advance(checkpoint.position)
+        if self._readonly:
+            return
+        clock.observe(newest)
+        self._writer = Writer(self._store, replica, clock, schemas, checkpoint, self._log.advance)
+        self._followers = [
+            Follower(self._store, projection, self._log, bound=lag_bound, quiet=quiet)
+            for projection in self._store.projections
+        ]
+
+    async def stop(self, *, flush: bool = True) -> None:
+        """Ends in order: pending writes become durable, the projections catch up, their tasks end."""
+        async with AsyncExitStack() as stack:
+            for follower in self._followers:
+                stack.push_async_callback(follower.close, flush=flush)
+            if self._writer is not None:
+                await self._writer.close()
+
+    @property
+    def schemas(self) -> Mapping[str, Schema]:
+        """The collections that are defined, by name."""
+        return self._writer.schemas if self._writer is not None else self._schemas
+
+    @property
+    def position(self) -> int:
+        """Where the log ends, as far as this engine has seen."""
+        return self._log.value
+
+    async def submit(self, requests: Sequence[Request]) -> list[Event | None]:
+        """Writes requests as one atomic group; for callers that make requests themselves."""
+        if self._writer is None:
+            raise ReadOnly(self._store.path)
+        return await self._writer.submit(requests)
+
+    def _wording(self, wording: dict[str, Any]) -> Wording:
+        return Wording(**{"actor": self._actor, **wording})
+
+    async def define(self, what: Collection | type | str | Path, **wording: Any) -> list[Event]:
+        """Defines collections: a `Collection`, a decorated class, or the path of a TOML file.
+
+        Returns the events written, none where nothing changed. Raises `DefinitionRefused` where existing records
+        would change their meaning.
+        """
+        if isinstance(what, Collection):
+            collections = [what]
+        elif isinstance(what, type):
+            collections = [collection_of(what)]
+        else:
+            collections = from_toml(await asyncio.to_thread(_read_text, Path(what)))
+        words = self._wording(wording)
+        meta = {**words.meta, **({"reason": words.reason} if words.reason is not None else {})}
+        requests = []
+        for collection in collections:
+            known = self.schemas.get(collection.name)
+            wanted = evolve(known.collection if known is not None else None, collection)
+            requests.append(Request(Operation.DEFINE, collection.name, "", to_data(wanted), words.actor, meta))
+        return [event for event in await self.submit(requests) if event is not None]
+
+    async def put(
+        self, target: str | msgspec.Struct, values: Mapping[str, Any] | None = None, **wording: Any
+    ) -> Event | None:
+        """Makes a record so: creates it, or writes the given fields that differ. Fields not given stay as they are.
+
+        `put("orders", {...})`, or `put(Order(...))` for a decorated class. Keywords are `actor`, `reason`,
+        `if_version`, `request_id` and `meta`. Returns the event, None when the record is already so. Raises
+        `ValueRefused`, `FieldUnknown`, `CollectionUnknown`, `VersionMismatch`, `RequestReused`.
+        """
+        request = put_request(self.schemas, target, values, self._wording(wording))
+        return (await self.submit([request]))[0]
+
+    async def patch(self, collection: str | type, key: Any, values: Mapping[str, Any], **wording: Any) -> Event | None:
+        """Changes fields of a record that is there. As `put`; raises `RecordUnknown` as well."""
+        request = patch_request(self.schemas, collection, key, values, self._wording(wording))
+        return (await self.submit([request]))[0]
+
+    async def delete(self, collection: str | type, key: Any, **wording: Any) -> Event | None:
+        """Deletes a record; its history stays. None when it is deleted already; raises `RecordUnknown`."""
+        request = delete_request(self.schemas, collection, key, self._wording(wording))
+        return (await self.submit([request]))[0]
+
+    def batch(self, **wording: Any) -> Batch:
+        """An atomic group of writes: `async with engine.batch(actor="import") as batch: batch.put(...)`."""
+        return Batch(self, self._wording(wording))
+
+    @overload
+    async def get(self, collection: str, key: Any) -> Record | None: ...
+
+    @overload
+    async def get(self, collection: type[S], key: Any) -> S | None: ...
+
+    async def get(self, collection: str | type[S], key: Any) -> Record | S | None:
+        """A record, or the value of a decorated class; None when it never was (or, as a class, is deleted)."""
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        try:
+            text = schema.key_text(key)
+        except ValueRefused:
+            return None
+        record = await self._store.read(partial(_load, schema, text))
+        if isinstance(collection, str) or record is None:
+            return record
+        return None if record.deleted else msgspec.convert(record.values, collection)
+
+    async def find(
+        self,
+        collection: str | type,
+        where: Mapping[str, Any] | None = None,
+        *,
+        order: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[Record]:
+        """The records that are present whose fields equal `where`, by key or by `order` (`-date` for descending).
+
+        Records are fetched page by page, so one that is written meanwhile may or may not be among them.
+        """
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        query = Query(name, where or {}, order, READ_BATCH)
+        left = limit
+        while left is None or left > 0:
+            query = msgspec.structs.replace(query, limit=min(READ_BATCH, left if left is not None else READ_BATCH))
+            page = await self._store.read(partial(_find, schema, query))
+            for _, record in page:
+                yield record
+            if len(page) < query.limit:
+                return
+            left = left - len(page) if left is not None else None
+            query = msgspec.structs.replace(query, after=page[-1][0])
+
+    async def events(
+        self, after: int = 0, *, follow: bool = False, collection: str | None = None
+    ) -> AsyncIterator[Event]:
+        """The events after a position of this log, in its order; with `follow`, then each new one as it is written.
+
+        Neither skips nor repeats an event. To go on later, pass the `position` of the last one.
+        """
+        position = after
+        while True:
+            events = await self._store.read(partial(_read_events, position))
+            for event in events:
+                position = event.position
+                if collection is None or event.collection == collection:
+                    yield event
+            if events:
+                continue
+            if not follow:
+                return
+            if self._writer is not None:
+                await self._log.reached(position + 1)
+            else:
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def history(self, collection: str | type, key: Any) -> AsyncIterator[Event]:
+        """Every event of one record, first written first."""
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        try:
+            text = schema.key_text(key)
+        except ValueRefused:
+            return
+        positions = await self._store.read(partial(_history, (name, text)))
+        for start in range(0, len(positions), READ_BATCH):
+            for event in await self._store.read(partial(_at, positions[start : start + READ_BATCH])):
+                yield event
+
+    async def settled(self) -> None:
+        """Returns when every projection has reached what is now the end of the log. Raises `ProjectionFailed`."""
+        end = self._log.value
+        for follower in self._followers:
+            await follower.settled(end)
+
+    async def checkpoint(self) -> Checkpoint:
+        """The log's end: position, heads and the digest of the state."""
+        return await self._store.read(_checkpoint)
+
+    async def digest(self) -> str:
+        """The digest of the state, 64 hexadecimal digits: the same events give the same digest on any machine."""
+        return format_digest((await self.checkpoint()).digest or 0)
+
+    async def status(self) -> Status:
+        """Where the archive stands."""
+        checkpoint, counts = await self._store.read(_counts)
+        collections = {name: counts.get(name, 0) for name in sorted(self.schemas)}
+        projections = [ProjectionStatus("tables", checkpoint.position, "current")]
+        projections += [follower.status() for follower in self._followers]
+        return Status(self.replica, checkpoint.position, checkpoint.vector, projections, collections)
+
+    async def verify(self, progress: Callable[[str, int], None] = lambda what, done: None) -> Report:
+        """Checks the log's chain, and the tables and the other projections against the log.
+
+        `progress` is told what is being checked and how far it has come. Raises nothing for what is found.
+        """
+        if not self._readonly:
+            await self.settled()
+        check = ChainCheck()
+        findings: list[Finding] = []
+        try:
+            await self._verify_log(check, findings, progress)
+            if not findings:
+                findings += await self._store.verify_tables(partial(progress, "tables"))
+        except RefoldError as error:
+            findings.append(Finding("unreadable", str(error)))
+        for projection in self._store.projections:
+            progress(projection.name, 0)
+            findings += await self._store.project(projection.verify)
+        return Report(findings, check.events)
+
+    async def _verify_log(
+        self, check: ChainCheck, findings: list[Finding], progress: Callable[[str, int], None]
+    ) -> None:
+        position = 0
+        while bodies := await self._store.read(partial(_bodies, position)):
+            position = bodies[-1][0]
+            findings += await asyncio.to_thread(_feed, check, bodies)
+            progress("log", position)
+        checkpoint, heads = await self._store.read(_witnesses)
+        findings += check.close(heads, "the log's own list of heads")
+        findings += check.close(checkpoint.heads, "the tables' checkpoint")
+
+    async def rebuild(self, progress: Callable[[str, int], None] = lambda what, done: None) -> None:
+        """Makes every projection anew from the log; readers see the old state until the new one is complete."""
+        if self._writer is None:
+            raise ReadOnly(self._store.path)
+        await self._store.rebuild_tables(partial(progress, "tables"))
+        for follower in self._followers:
+            progress(follower.projection.name, 0)
+            await follower.restart()
+        await self.settled()
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise StorageFailed(str(path), "reading", str(error)) from error
+    except UnicodeDecodeError as error:
+        raise DefinitionRefused("", f"{path} is not UTF-8: {error}") from error
+
+
+def _standing(log: Changelog, tables: Tables) -> tuple[str, Mapping[str, Schema], Checkpoint, int]:
+    return log.replica(), load_schemas(tables), tables.checkpoint(), log.newest_time()
+
+
+def _load(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | None:
+    data = tables.load([(schema.name, key)]).get((schema.name, key))
+    return load_record(schema, key, data, lambda record: log.at(tables.history([record]))) if data else None
+
+
+def _find(schema: Schema, query: Query, log: Changelog, tables: Tables) -> list[tuple[tuple[Any, ...], Record]]:
+    return [
+        (rank, load_record(schema, key, data, lambda record: log.at(tables.history([record]))))
+        for rank, key, data in tables.find(query, schema)
+    ]
+
+
+def _read_events(after: int, log: Changelog, _tables: Tables) -> list[Event]:
+    return log.read(after, READ_BATCH)
+
+
+def _bodies(after: int, log: Changelog, _tables: Tables) -> list[tuple[int, bytes]]:
+    return log.bodies(after, READ_BATCH)
+
+
+def _at(positions: Sequence[int], log: Changelog, _tables: Tables) -> list[Event]:
+    return log.at(positions)
+
+
+def _history(record: tuple[str, str], _log: Changelog, tables: Tables) -> list[int]:
+    return tables.history([record])
+
+
+def _checkpoint(_log: Changelog, tables: Tables) -> Checkpoint:
+    return tables.checkpoint()
+
+
+def _counts(_log: Changelog, tables: Tables) -> tuple[Checkpoint, dict[str, int]]:
+    return tables.checkpoint(), tables.counts()
+
+
+def _witnesses(log: Changelog, tables: Tables) -> tuple[Checkpoint, Mapping[str, Any]]:
+    return tables.checkpoint(), log.heads()
+
+
+def _feed(check: ChainCheck, bodies: Sequence[tuple[int, bytes]]) -> list[Finding]:
+    return [finding for position, body in bodies for finding in check.feed(position, body)]

@@ -1,0 +1,168 @@
+"""Group commit: many callers, one transaction, one sync, one entry into the writing thread.
+
+Callers queue their groups of requests and wait. One task takes whatever is waiting, hands it to the store as one piece
+of work, and answers everyone: while a commit is being synced the next one gathers by itself, so the more callers there
+are the less a sync costs each. Within the work, reading the states, deciding, appending to the log and applying to the
+tables follow each other without leaving the thread; an answer is given after all of it, so what was acknowledged is
+durable and visible.
+
+A failure to append refuses the callers of that commit. A failure after the append leaves the tables behind the log, so
+nothing further is accepted until the archive is opened again and has caught up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+
+from .clock import HybridClock
+from .decide import Decision, Ground, Record, Request, decide
+from .errors import EngineClosed, ProjectionFailed, RefoldError, StorePoisoned
+from .events import Checkpoint, Event, Head
+from .fold import decode_state
+from .ports import Changelog, Store, Tables
+from .replay import changes_of, schemas_after
+from .schema import Schema
+
+Answer = list[Event | None]
+
+COMMIT_LIMIT = 2000
+"""Requests taken into one commit, which bounds its memory and the time the first caller waits for the last."""
+
+QUEUE_LIMIT = 10_000
+"""Groups that may wait; further callers wait for room."""
+
+
+class Writer:
+    """The one that writes: owns the replica's clock, the end of its chain, and the queue of what is to be written."""
+
+    def __init__(
+        self,
+        store: Store,
+        replica: str,
+        clock: HybridClock,
+        schemas: Mapping[str, Schema],
+        checkpoint: Checkpoint,
+        committed: Callable[[int], None],
+    ) -> None:
+        self.replica = replica
+        self.schemas = schemas
+        self.checkpoint = checkpoint
+        self._store = store
+        self._clock = clock
+        self._committed = committed
+        self._queue: deque[tuple[Sequence[Request], asyncio.Future[Answer]]] = deque()
+        self._room = asyncio.Semaphore(QUEUE_LIMIT)
+        self._wake: asyncio.Future[None] | None = None
+        self._closing = False
+        self._poison: Exception | None = None
+        self._task = asyncio.create_task(self._run(), name="refold writer")
+
+    async def submit(self, requests: Sequence[Request]) -> Answer:
+        """The events that a group of requests wrote, None for each that changed nothing, durable and visible.
+
+        Raises what refused the group, `StorageFailed`, `StorePoisoned` or `EngineClosed`. Cancelling the wait leaves
+        the group written whole or not at all.
+        """
+        if self._closing:
+            raise EngineClosed("the engine")
+        if self._poison is not None:
+            raise StorePoisoned(str(self._poison))
+        await self._room.acquire()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._queue.append((requests, future))
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+        return await future
+
+    async def close(self) -> None:
+        """Writes what is waiting, refuses what comes later, and ends."""
+        self._closing = True
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+        await self._task
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+                continue
+            groups, futures = self._take()
+            if not groups:
+                continue
+            try:
+                decision = await self._store.write(partial(self._commit, groups))
+            except Exception as error:  # noqa: BLE001 - every caller gets it, whatever it is
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            if decision.events:
+                self._committed(decision.events[-1].position)
+            for future, answer in zip(futures, decision.answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, RefoldError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    def _take(self) -> tuple[list[Sequence[Request]], list[asyncio.Future[Answer]]]:
+        """What is waiting, up to the limit of a commit, less what nobody waits for any more."""
+        groups: list[Sequence[Request]] = []
+        futures: list[asyncio.Future[Answer]] = []
+        queue = self._queue
+        size = 0
+        while queue and (not groups or size + len(queue[0][0]) <= COMMIT_LIMIT):
+            requests, future = queue.popleft()
+            self._room.release()
+            if not future.done():
+                groups.append(requests)
+                futures.append(future)
+                size += len(requests)
+        return groups, futures
+
+    def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
+        if self._poison is not None:
+            raise StorePoisoned(str(self._poison))
+        before = tables.load({(request.collection, request.key) for group in groups for request in group})
+        ids = [request.request_id for group in groups for request in group if request.request_id is not None]
+        earlier = log.at(sorted(set(tables.requests(ids).values()))) if ids else []
+
+        def history(record: Record) -> list[Event]:
+            return log.at(tables.history([record]))
+
+        ground = Ground(
+            self.replica,
+            self.checkpoint.heads.get(self.replica) or Head(0, bytes(32)),
+            self._clock,
+            self.schemas,
+            {record: decode_state(data) for record, data in before.items()},
+            {event.request_id: event for event in earlier if event.request_id is not None},
+            history,
+        )
+        decision = decide(groups, ground)
+        if not decision.events:
+            return decision
+        position = log.append(decision.events, decision.bodies, decision.hashes)
+        try:
+            for offset, event in enumerate(decision.events):
+                msgspec.structs.force_setattr(event, "position", position + offset)
+            changes = changes_of(self.checkpoint, decision.events, decision.states, before)
+            schemas = schemas_after(self.schemas, changes)
+            tables.save(changes, schemas)
+        except BaseException as error:
+            self._poison = ProjectionFailed("tables", position - 1, str(error))
+            raise self._poison from error
+        self.schemas = schemas
+        self.checkpoint = changes.checkpoint
+        return decision
