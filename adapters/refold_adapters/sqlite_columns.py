@@ -67,9 +67,29 @@ def row_maker(schema: Schema) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     return converted if convert else plain
 
 
-def to_sql(schema: Schema, key: str) -> Any:
-    """The value of the key column for a record's key."""
-    return int(key) if schema.types[schema.collection.key].name == "int" else key
+class TableStatements:
+    """The statements that keep one collection's table, and how its rows are made; compiled once a schema."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        table, key = quote(schema.name), quote(schema.collection.key)
+        marks = ", ".join("?" * len(schema.columns))
+        fields = ", ".join(f"{quote(field)} = ?" for field in schema.columns)
+        specs = [f"{quote(field)} {column_type(schema, field)}" for field in schema.columns]
+        self.table = table
+        self.create = f"CREATE TABLE {table} ({', '.join(specs)})"
+        self.columns = dict(zip(schema.columns, specs, strict=True))
+        self.insert = f"INSERT INTO {table}"
+        self.restore = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
+        self.replace = f"INSERT OR REPLACE INTO {table} VALUES ({marks})"
+        self.update = f"UPDATE {table} SET {fields} WHERE {key} = ?"
+        self.delete = f"DELETE FROM {table} WHERE {key} = ?"
+        self.key = schema.columns.index(schema.collection.key)
+        self.row = row_maker(schema)
+
+    def key_value(self, key: str) -> Any:
+        """The value of the key column for a record's key."""
+        return int(key) if self.schema.types[self.schema.collection.key].name == "int" else key
 
 
 def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[Any]]:

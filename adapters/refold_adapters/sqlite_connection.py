@@ -8,8 +8,7 @@ read back. Its errors become `StorageFailed`. A WAL database may be written and 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -24,13 +23,21 @@ BUSY_MILLISECONDS = 5000
 CACHE_KIBIBYTES = 16384
 
 
-@contextmanager
-def failures(path: Path, operation: str) -> Iterator[None]:
+class failures:  # noqa: N801 - reads as the statement it is: with failures(path, "reading the log")
     """Turns what SQLite or the operating system raises into `StorageFailed`."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise StorageFailed(str(path), operation, str(error)) from error
+
+    __slots__ = ("operation", "path")
+
+    def __init__(self, path: Path, operation: str) -> None:
+        self.path = path
+        self.operation = operation
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.Error | OSError):
+            raise StorageFailed(str(self.path), self.operation, str(error)) from error
 
 
 def _set(connection: sqlite3.Connection, path: Path, pragma: str, value: str, expected: object) -> None:
@@ -60,7 +67,7 @@ def connect(path: Path, *, readonly: bool = False, synchronous: int = 2) -> sqli
             if not readonly:
                 _set(connection, path, "journal_mode", "WAL", "wal")
                 _set(connection, path, "synchronous", str(synchronous), synchronous)
-                _set(connection, path, "wal_autocheckpoint", "4000", 4000)
+                _set(connection, path, "wal_autocheckpoint", "1000", 1000)
             _set(connection, path, "cache_size", str(-CACHE_KIBIBYTES), -CACHE_KIBIBYTES)
     except BaseException:
         connection.close()

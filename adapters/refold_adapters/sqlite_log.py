@@ -1,9 +1,13 @@
 """The changelog in SQLite: `changelog.db`.
 
 One row an event, its canonical bytes as they were hashed; beside them only what finding an event by position or by
-dot takes. `replicas` holds each replica's head, so that opening a log reads nothing of its events. A commit returns
-after the WAL is synced (`synchronous=FULL`). When a commit fails nobody can tell what is on the disk, so the log takes
-no further append until it is opened again (invariant 2): later commits after a failed sync have been seen to succeed.
+dot takes. Positions are counted here and stated in every insert, so that none is ever used twice, without SQLite
+writing a counter of its own at each commit. Heads are not stored: the index leads to each replica's newest event, so
+opening a log reads one event a replica.
+
+A commit returns after the WAL is synced (`synchronous=FULL`). When a commit fails nobody can tell what is on the disk,
+so the log takes no further append until it is opened again (invariant 2): later commits after a failed sync have been
+seen to succeed.
 """
 
 from __future__ import annotations
@@ -48,11 +52,17 @@ class SqliteLog:
             raise
 
     def _load(self) -> None:
-        rows = self._connection.execute("SELECT replica, id, seq, head, time FROM replicas").fetchall()
-        self._ids: dict[str, int] = {replica: number for replica, number, _, _, _ in rows}
-        self._heads = {replica: Head(seq, head) for replica, _, seq, head, _ in rows}
-        self._time = max((time for _, _, _, _, time in rows), default=0)
+        self._ids: dict[str, int] = dict(self._connection.execute("SELECT replica, id FROM replicas").fetchall())
         self._end: int = self._connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        newest = [
+            self._connection.execute(
+                "SELECT position, body FROM events WHERE replica = ? ORDER BY seq DESC LIMIT 1", (number,)
+            ).fetchone()
+            for number in self._ids.values()
+        ]
+        events = [self._decode(*row) for row in newest if row is not None]
+        self._heads = {event.replica: Head(event.seq, event.hash) for event in events}
+        self._time = max((event.time for event in events), default=0)
 
     def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
         """See `Changelog.append`."""
@@ -121,17 +131,10 @@ class SqliteLog:
 
     def _insert(self, first: int, events: Sequence[Event], bodies: Sequence[bytes], heads: dict[str, Head]) -> None:
         execute = self._connection.execute
-        times: dict[str, int] = {}
-        for event in events:
-            times[event.replica] = max(event.time, times.get(event.replica, 0))
-        for replica, head in heads.items():
+        for replica in heads:
             if replica not in self._ids:
                 self._ids[replica] = len(self._ids) + 1
-            execute(
-                "INSERT INTO replicas VALUES (?, ?, ?, ?, ?) ON CONFLICT (replica) DO UPDATE"
-                " SET seq = excluded.seq, head = excluded.head, time = max(time, excluded.time)",
-                (self._ids[replica], replica, head.seq, head.hash, times[replica]),
-            )
+                execute("INSERT INTO replicas VALUES (?, ?)", (self._ids[replica], replica))
         ids = self._ids
         rows = [
             (position, ids[event.replica], event.seq, body)

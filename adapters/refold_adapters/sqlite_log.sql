@@ -1,12 +1,9 @@
 CREATE TABLE replicas (
     id INTEGER PRIMARY KEY,
-    replica TEXT NOT NULL UNIQUE,
-    seq INTEGER NOT NULL,
-    head BLOB NOT NULL,
-    time INTEGER NOT NULL
+    replica TEXT NOT NULL UNIQUE
 );
 CREATE TABLE events (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    position INTEGER PRIMARY KEY,
     replica INTEGER NOT NULL REFERENCES replicas (id),
     seq INTEGER NOT NULL,
     body BLOB NOT NULL,

@@ -21,18 +21,23 @@ from typing import Any
 import msgspec
 
 from refold.decide import settled_values
-from refold.events import Checkpoint, Event, Head, Kind
+from refold.events import Checkpoint, Event, Head
 from refold.fold import State, decode_state, format_digest
 from refold.ports import Changes, Query
 from refold.schema import Schema
 
-from .sqlite_columns import column_type, page_sql, quote, row_maker, to_sql
+from .sqlite_columns import TableStatements, page_sql, quote
 from .sqlite_connection import close, connect, ensure_schema, failures
 
 FORMAT = 1
 Record = tuple[str, str]
 
 _STEPS = (1, 8, 64, 512)
+_COLLECTION_TABLES = (
+    "SELECT c.name FROM _refold_collections c JOIN sqlite_schema s ON s.type = 'table' AND s.name = c.name ORDER BY 1"
+)
+_LOAD = "SELECT key, id, position, state FROM _refold_records WHERE collection = ? AND key"
+_LOAD_ONE = f"{_LOAD} = ?"
 _heads = msgspec.msgpack.Decoder(dict[str, Head])
 
 
@@ -57,6 +62,9 @@ def insert_many(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[
     one = f"({marks(width)})"
     size = max(1, min(50, 1000 // width))
     whole = len(rows) - len(rows) % size
+    if len(rows) == 1:
+        connection.execute(f"{head} VALUES {one}", rows[0])
+        return
     if whole:
         many = f"{head} VALUES {', '.join([one] * size)}"
         for start in range(0, whole, size):
@@ -83,6 +91,7 @@ class SqliteTables:
         self._read_events = read_events
         self._connection = connect(path, readonly=readonly, synchronous=1)
         self._found: dict[Record, tuple[int, int]] = {}
+        self._compiled: dict[str, TableStatements] = {}
         try:
             script = files(__package__).joinpath("sqlite_tables.sql").read_text()
             ensure_schema(self._connection, path, "rftb", FORMAT, script)
@@ -93,9 +102,8 @@ class SqliteTables:
             raise
 
     def _load_collections(self) -> None:
-        rows = self._connection.execute("SELECT id, name, present FROM _refold_collections").fetchall()
-        self._ids: dict[str, int] = {name: number for number, name, _ in rows}
-        self._present: dict[str, int] = {name: present for _, name, present in rows}
+        rows = self._connection.execute("SELECT name, id FROM _refold_collections").fetchall()
+        self._ids: dict[str, int] = dict(rows)
 
     def _id(self, collection: str) -> int:
         if collection not in self._ids and self.readonly:
@@ -110,19 +118,18 @@ class SqliteTables:
         found: dict[Record, bytes] = {}
         with failures(self.path, "reading the tables"):
             for collection, keys in by_collection.items():
-                number = self._id(collection)
-                for part in padded(keys):
-                    rows = self._connection.execute(
-                        "SELECT key, id, position, state FROM _refold_records"
-                        f" WHERE collection = ? AND key IN ({marks(len(part))})",
-                        [number, *part],
-                    )
-                    for key, row, position, state in rows:
-                        found[collection, key] = state
-                        self._found[collection, key] = row, position
+                for key, row, position, state in self._rows(self._id(collection), keys):
+                    found[collection, key] = state
+                    self._found[collection, key] = row, position
         if self.readonly:
             self._found.clear()
         return found
+
+    def _rows(self, collection: int, keys: list[str]) -> Iterator[tuple[str, int, int, bytes]]:
+        if len(keys) == 1:
+            return self._connection.execute(_LOAD_ONE, (collection, keys[0]))
+        parts = ((part, f"{_LOAD} IN ({marks(len(part))})") for part in padded(keys))
+        return chain.from_iterable(self._connection.execute(sql, [collection, *part]) for part, sql in parts)
 
     def requests(self, request_ids: Sequence[str]) -> dict[str, int]:
         """See `Tables.requests`."""
@@ -162,7 +169,6 @@ class SqliteTables:
             with failures(self.path, "writing the tables"):
                 connection.execute("BEGIN IMMEDIATE")
                 self._save_records(changes)
-                self._define(changes, schemas)
                 self._save_rows(changes, schemas)
                 self._save_checkpoint(changes.checkpoint)
                 connection.execute("COMMIT")
@@ -193,7 +199,6 @@ class SqliteTables:
         for collection, _ in last:
             if collection not in ids:
                 ids[collection] = len(ids) + 1
-                self._present[collection] = 0
                 self._connection.execute(
                     "INSERT INTO _refold_collections (id, name) VALUES (?, ?)", (ids[collection], collection)
                 )
@@ -206,29 +211,32 @@ class SqliteTables:
             else:
                 new.append((ids[record[0]], record[1], position, state))
         insert_many(self._connection, "INSERT INTO _refold_records (collection, key, position, state)", new)
-        self._connection.executemany("UPDATE _refold_records SET position = ?, state = ? WHERE id = ?", old)
+        if old:
+            self._connection.executemany("UPDATE _refold_records SET position = ?, state = ? WHERE id = ?", old)
         insert_many(self._connection, "INSERT INTO _refold_chain", links)
         insert_many(self._connection, "INSERT OR IGNORE INTO _refold_requests", requests)
 
-    def _define(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
-        """Creates and widens the tables of the collections that were defined."""
-        for name in {event.collection for event in changes.events if event.kind is Kind.DEFINE}:
-            schema = schemas[name]
-            columns = {row[1] for row in self._connection.execute(f"PRAGMA table_info({quote(name)})")}
-            if not columns:
-                specs = [f"{quote(field)} {column_type(schema, field)}" for field in schema.columns]
-                self._connection.execute(f"CREATE TABLE {quote(name)} ({', '.join(specs)})")
-                continue
-            for field in schema.columns:
-                if field not in columns:
-                    spec = f"{quote(field)} {column_type(schema, field)}"
-                    self._connection.execute(f"ALTER TABLE {quote(name)} ADD COLUMN {spec}")
-            self._render(schema, {key for collection, key in changes.states if collection == name})
+    def _statements(self, schema: Schema) -> TableStatements:
+        found = self._compiled.get(schema.name)
+        if found is None or found.schema is not schema:
+            found = self._compiled[schema.name] = TableStatements(schema)
+        return found
 
-    def _render(self, schema: Schema, skip: set[str]) -> None:
+    def _define(self, schema: Schema, written: set[str]) -> None:
+        """Creates or widens the table of a collection that was defined."""
+        statements = self._statements(schema)
+        columns = {row[1] for row in self._connection.execute(f"PRAGMA table_info({statements.table})")}
+        if not columns:
+            self._connection.execute(statements.create)
+            return
+        for field, spec in statements.columns.items():
+            if field not in columns:
+                self._connection.execute(f"ALTER TABLE {statements.table} ADD COLUMN {spec}")
+        self._render(statements, written)
+
+    def _render(self, statements: TableStatements, skip: set[str]) -> None:
         """Writes every row of a collection anew: its policy or its defaults may have changed."""
-        make = row_maker(schema)
-        replace = f"INSERT OR REPLACE INTO {quote(schema.name)} VALUES ({marks(len(schema.columns))})"
+        schema = statements.schema
         last = 0
         while rows := self._connection.execute(
             "SELECT id, key, state FROM _refold_records WHERE collection = ? AND id > ? ORDER BY id LIMIT 1000",
@@ -240,50 +248,43 @@ class SqliteTables:
                 if key and key not in skip:
                     values, present = settled_values(decode_state(data), (schema.name, key), schema, self._events)
                     if present:
-                        changed.append(make(values))
-            self._connection.executemany(replace, changed)
+                        changed.append(statements.row(values))
+            self._connection.executemany(statements.replace, changed)
 
     def _save_rows(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
-        written: dict[str, list[tuple[Any, ...]]] = {}
-        replaced: dict[str, list[tuple[Any, ...]]] = {}
-        removed: dict[str, list[tuple[Any]]] = {}
-        makers = {
-            name: row_maker(schemas[name]) for name in {record[0] for record in changes.states} if name in schemas
-        }
-        for record, state in changes.states.items():
-            name, key = record
-            if not key or name not in makers:
+        by_collection: dict[str, list[tuple[str, State]]] = {}
+        for (collection, key), state in changes.states.items():
+            by_collection.setdefault(collection, []).append((key, state))
+        for collection, states in by_collection.items():
+            if collection not in schemas:
                 continue
-            values, present = settled_values(state, record, schemas[name], self._events)
-            if not present:
-                removed.setdefault(name, []).append((to_sql(schemas[name], key),))
-            elif record in changes.before:
-                replaced.setdefault(name, []).append(makers[name](values))
-            else:
-                written.setdefault(name, []).append(makers[name](values))
-        for name, rows in written.items():
-            insert_many(self._connection, f"INSERT INTO {quote(name)}", rows)
-            self._present[name] += len(rows)
-        for name, keys in removed.items():
-            key = quote(schemas[name].collection.key)
-            count = self._connection.executemany(f"DELETE FROM {quote(name)} WHERE {key} = ?", keys).rowcount
-            self._present[name] -= count
-        for name, rows in replaced.items():
-            self._replace(schemas[name], rows)
-        self._connection.executemany(
-            "UPDATE _refold_collections SET present = ? WHERE name = ?",
-            [(self._present[name], name) for name in {*written, *removed, *replaced}],
-        )
+            if any(not key for key, _ in states):
+                self._define(schemas[collection], {key for key, _ in states})
+            self._save_collection(self._statements(schemas[collection]), states, changes.before)
 
-    def _replace(self, schema: Schema, rows: list[tuple[Any, ...]]) -> None:
-        """Updates rows, and inserts those of records that were deleted and are back."""
-        key = schema.columns.index(schema.collection.key)
-        fields = ", ".join(f"{quote(field)} = ?" for field in schema.columns)
-        update = f"UPDATE {quote(schema.name)} SET {fields} WHERE {quote(schema.collection.key)} = ?"
-        count = self._connection.executemany(update, [(*row, row[key]) for row in rows]).rowcount
-        if count < len(rows):
-            insert = f"INSERT OR IGNORE INTO {quote(schema.name)} VALUES ({marks(len(schema.columns))})"
-            self._present[schema.name] += self._connection.executemany(insert, rows).rowcount
+    def _save_collection(
+        self, statements: TableStatements, states: list[tuple[str, State]], before: Mapping[Record, bytes]
+    ) -> None:
+        schema = statements.schema
+        name = schema.name
+        new, old, gone = [], [], []
+        for key, state in states:
+            if not key:
+                continue
+            values, present = settled_values(state, (name, key), schema, self._events)
+            if not present:
+                gone.append((statements.key_value(key),))
+            elif (name, key) in before:
+                old.append(statements.row(values))
+            else:
+                new.append(statements.row(values))
+        insert_many(self._connection, statements.insert, new)
+        if gone:
+            self._connection.executemany(statements.delete, gone)
+        if old:
+            rows = [(*row, row[statements.key]) for row in old]
+            if self._connection.executemany(statements.update, rows).rowcount < len(old):
+                self._connection.executemany(statements.restore, old)
 
     def _save_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._connection.execute(
@@ -322,9 +323,11 @@ class SqliteTables:
 
     def counts(self) -> dict[str, int]:
         """See `Tables.counts`."""
-        with failures(self.path, "reading the tables"):
-            self._load_collections()
-        return dict(sorted(self._present.items()))
+        with failures(self.path, "counting the records"):
+            tables = [name for (name,) in self._connection.execute(_COLLECTION_TABLES)]
+            return {
+                name: self._connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()[0] for name in tables
+            }
 
     def close(self) -> None:
         """Lets go of the file. Raises `StorageFailed`."""
@@ -332,8 +335,3 @@ class SqliteTables:
             self._connection.close()
         else:
             close(self._connection, self.path)
-
-
-def state_of(data: bytes) -> State:
-    """The state in a row of `_refold_records`."""
-    return decode_state(data)

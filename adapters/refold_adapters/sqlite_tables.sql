@@ -6,8 +6,7 @@ CREATE TABLE _refold_checkpoint (
 );
 CREATE TABLE _refold_collections (
     id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    present INTEGER NOT NULL DEFAULT 0
+    name TEXT NOT NULL UNIQUE
 );
 CREATE TABLE _refold_records (
     id INTEGER PRIMARY KEY,

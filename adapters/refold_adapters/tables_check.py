@@ -21,7 +21,7 @@ _BOOKKEEPING = {
         "SELECT c.name, r.key, r.position, r.state FROM _refold_records r"
         " JOIN _refold_collections c ON c.id = r.collection ORDER BY 1, 2"
     ),
-    "_refold_collections": "SELECT name, '', present FROM _refold_collections ORDER BY 1",
+    "_refold_collections": "SELECT name, '' FROM _refold_collections ORDER BY 1",
     "_refold_chain": "SELECT '', position, previous FROM _refold_chain ORDER BY 2",
     "_refold_requests": "SELECT '', request_id, position FROM _refold_requests ORDER BY 2",
     "_refold_checkpoint": "SELECT '', only, position, heads, digest FROM _refold_checkpoint",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 
-class Wording(msgspec.Struct, frozen=True, kw_only=True):
+class Wording(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What may accompany a write: who, why, on which version, under which request id, and other text about it."""
 
     actor: str = ""
@@ -28,14 +28,18 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
     meta: Mapping[str, str] = {}
 
 
+_text = TYPES["str"].store
+
+
 def _texts(wording: Wording) -> dict[str, str]:
     meta = dict(wording.meta)
     if wording.reason is not None:
         meta["reason"] = wording.reason
-    for name, text in [("actor", wording.actor), ("request_id", wording.request_id or ""), *meta.items()]:
+    texts = {**meta, "actor": wording.actor, "request_id": wording.request_id or ""}
+    for name, text in texts.items():
         try:
-            TYPES["str"].store(name)
-            TYPES["str"].store(text)
+            _text(name)
+            _text(text)
         except Refused as error:
             raise ValueRefused("", name, str(error), show(text)) from None
     return meta

@@ -75,8 +75,9 @@ class HybridClock:
 
     def tick(self) -> int:
         """A time for a new event, greater than any before it."""
-        self._last = _in_range(max(self._last + 1, self._now() << COUNTER_BITS), MAX_TIME)
-        return self._last
+        wall = self._now() << COUNTER_BITS
+        self._last = time = wall if wall > self._last else self._last + 1
+        return time if 0 <= time <= MAX_TIME else _in_range(time, MAX_TIME)
 
     def observe(self, time: int) -> None:
         """Takes in the time of an event from elsewhere, so that what is written next stands after it."""

@@ -34,7 +34,7 @@ class Operation(Enum):
     DEFINE = "define"
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One asked-for change, its values already checked and in their stored spelling."""
 
     operation: Operation
@@ -102,10 +102,7 @@ class _Decider:
         self.fresh: list[Event] = []
         self.requests = dict(ground.requests)
         self.head = ground.head
-
-    def state(self, record: Record) -> State | None:
-        found = self.draft.get(record) or self.states.get(record)
-        return found if found is not None else self.ground.states.get(record)
+        self.decision = Decision([], [], [], self.states, [], ground.head)
 
     def changes(self, request: Request, state: State | None) -> tuple[Kind, dict[str, Any]] | None:
         """What an event has to say so that the record becomes as asked; None when it is so already."""
@@ -146,7 +143,7 @@ class _Decider:
             if earlier.record != record:
                 raise RequestReused(request_id, f"{earlier.collection} {earlier.key!r}", *record)
             return earlier
-        state = self.state(record)
+        state = self.draft.get(record) or self.states.get(record) or self.ground.states.get(record)
         if request.if_version is not None:
             check_version(*record, request.if_version, version_token(state))
         change = self.changes(request, state)
@@ -178,38 +175,38 @@ class _Decider:
         return event
 
     def group(self, requests: Sequence[Request]) -> list[Event | None] | RefoldError:
-        """The answers to one atomic group, or why it is refused; `draft` and `fresh` hold what it writes."""
+        """The answers to one atomic group, or why it is refused; what it writes is chained and sealed."""
         self.draft, self.fresh = {}, []
         try:
-            return [self.answer(request) for request in requests]
+            answers = [self.answer(request) for request in requests]
         except RefoldError as error:
             for event in self.fresh:
                 if event.request_id is not None:
                     del self.requests[event.request_id]
-            self.draft, self.fresh = {}, []
             return error
+        self.states.update(self.draft)
+        self.chain()
+        return answers
+
+    def chain(self) -> None:
+        """Links the group's events to the replica's chain and to each other, and seals them."""
+        decision = self.decision
+        last = self.head.seq + len(self.fresh)
+        for event in self.fresh:
+            if event.seq != last:
+                msgspec.structs.force_setattr(event, "batch", last)
+            msgspec.structs.force_setattr(event, "prev", self.head.hash)
+            body, digest = seal(event)
+            decision.events.append(event)
+            decision.bodies.append(body)
+            decision.hashes.append(digest)
+            self.head = Head(event.seq, digest)
 
 
 def decide(groups: Sequence[Sequence[Request]], ground: Ground) -> Decision:
     """The events that answer `groups`, in their order, as one run of the replica's chain."""
     decider = _Decider(ground)
-    decision = Decision([], [], [], decider.states, [], ground.head)
-    for requests in groups:
-        decision.answers.append(decider.group(requests))
-        decision.head = decider.head = _chain(decider.fresh, decider.head, decision)
-        decider.states.update(decider.draft)
+    decision = decider.decision
+    decision.answers = [decider.group(requests) for requests in groups]
+    decision.head = decider.head
     return decision
-
-
-def _chain(events: list[Event], head: Head, decision: Decision) -> Head:
-    """Links the events of one group to the replica's chain and to each other, and seals them."""
-    last = events[-1].seq if events else 0
-    for event in events:
-        msgspec.structs.force_setattr(event, "prev", head.hash)
-        msgspec.structs.force_setattr(event, "batch", last)
-        body, digest = seal(event)
-        decision.events.append(event)
-        decision.bodies.append(body)
-        decision.hashes.append(digest)
-        head = Head(event.seq, digest)
-    return head

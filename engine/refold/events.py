@@ -31,7 +31,7 @@ class Kind(StrEnum):
     DEFINE = "define"
 
 
-class Event(msgspec.Struct, frozen=True, array_like=True):
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One immutable fact.
 
     `time` is a hybrid logical clock value (see `refold.clock`), `context` the version vector of the record that the
@@ -73,10 +73,16 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _decoder = msgspec.msgpack.Decoder(Event)
+_HEADER = bytes([0x90 + len(Event.__struct_fields__) - 1])
 
 
 def canonical(event: Event) -> bytes:
-    """The bytes that are stored, hashed and exchanged."""
+    """The bytes that are stored, hashed and exchanged: a msgpack array of all fields but `position`.
+
+    An event without a position encodes as an array of one element more, whose last byte is that zero.
+    """
+    if event.position == 0:
+        return _HEADER + _encoder.encode(event)[1:-1]
     return _encoder.encode(msgspec.structs.astuple(event)[:-1])
 
 
@@ -96,7 +102,7 @@ def decode(body: bytes, position: int = 0) -> Event:
     return event
 
 
-class Head(msgspec.Struct, frozen=True, array_like=True):
+class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A replica's newest event in a log: its seq and its hash."""
 
     seq: int

@@ -26,7 +26,7 @@ import msgspec
 from .events import Event, Kind
 
 
-class Write(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Write(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     """What is left of one event: its time and dot, its word on presence (None when overruled), its fields."""
 
     time: int
@@ -36,7 +36,7 @@ class Write(msgspec.Struct, frozen=True, array_like=True, order=True):
     data: dict[str, Any]
 
 
-class State(msgspec.Struct, frozen=True, array_like=True):
+class State(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as its events make it: its version vector, and the writes that nobody overruled knowing them."""
 
     version: dict[str, int]
@@ -125,7 +125,7 @@ def state_hash(collection: str, key: str, state: bytes) -> int:
     for Collision-free Hashing", 1997): it does not depend on order, and replacing a record is one subtraction and one
     addition. It tells states apart by accident-proof odds; proof against an adversary is the hash chain's business.
     """
-    return int.from_bytes(sha256(b"%s\0%s\0%s" % (collection.encode(), key.encode(), state)).digest(), "big")
+    return int.from_bytes(sha256(f"{collection}\0{key}\0".encode() + state).digest(), "big")
 
 
 def format_digest(digest: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from .conflict import Policy, settle
 from .errors import FormatUnknown
-from .events import Checkpoint, Event, Head, Kind
+from .events import Checkpoint, Event, Head
 from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold_all, state_hash
 from .ports import Changelog, Changes, Tables
 from .schema import Schema, from_data
@@ -21,33 +21,41 @@ REPLAY_BATCH = 1000
 """Events folded and written together in a replay: enough to spread a commit's cost, little to hold in memory."""
 
 
+def heads_of(events: Sequence[Event]) -> dict[str, Head]:
+    """The newest event of every replica in a run of events."""
+    newest = {event.replica: event for event in events}
+    return {replica: Head(event.seq, event.hash) for replica, event in newest.items()}
+
+
 def advance(checkpoint: Checkpoint, events: Sequence[Event], digest: int | None = None) -> Checkpoint:
     """The checkpoint after a run of events, with the digest that holds there."""
-    newest = {event.replica: event for event in events}
-    heads = {replica: Head(event.seq, event.hash) for replica, event in newest.items()}
-    return Checkpoint(events[-1].position, {**checkpoint.heads, **heads}, digest)
+    return Checkpoint(events[-1].position, {**checkpoint.heads, **heads_of(events)}, digest)
 
 
 def changes_of(
-    checkpoint: Checkpoint, events: Sequence[Event], states: Mapping[Record, State], before: Mapping[Record, bytes]
+    checkpoint: Checkpoint,
+    events: Sequence[Event],
+    states: Mapping[Record, State],
+    before: Mapping[Record, bytes],
+    heads: Mapping[str, Head],
 ) -> Changes:
-    """What a run of events changes, given the states it leaves and the bytes of those it found."""
+    """What a run of events changes, given the states it leaves, the bytes of those it found, and where it ends."""
     after = {}
     digest = checkpoint.digest or 0
     for record, state in states.items():
         data = after[record] = encode_state(state)
         digest += state_hash(*record, data)
-        old = before.get(record)
-        if old is not None:
-            digest -= state_hash(*record, old)
-    return Changes(events, states, before, after, advance(checkpoint, events, digest % DIGEST_MODULUS))
+        if record in before:
+            digest -= state_hash(*record, before[record])
+    end = Checkpoint(events[-1].position, {**checkpoint.heads, **heads}, digest % DIGEST_MODULUS)
+    return Changes(events, states, before, after, end)
 
 
 def fold_events(tables: Tables, checkpoint: Checkpoint, events: Sequence[Event]) -> Changes:
     """What a run of events changes in these tables."""
     before = tables.load({event.record for event in events})
     states = {record: decode_state(data) for record, data in before.items()}
-    return changes_of(checkpoint, events, fold_all(states, events), before)
+    return changes_of(checkpoint, events, fold_all(states, events), before, heads_of(events))
 
 
 def schema_of(name: str, state: State) -> Schema:
@@ -61,10 +69,8 @@ def schema_of(name: str, state: State) -> Schema:
 
 def schemas_after(schemas: Mapping[str, Schema], changes: Changes) -> Mapping[str, Schema]:
     """The schemas once the definitions among `changes` have been taken in."""
-    if not any(event.kind is Kind.DEFINE for event in changes.events):
-        return schemas
     defined = {name: schema_of(name, state) for (name, key), state in changes.states.items() if not key}
-    return {**schemas, **defined}
+    return {**schemas, **defined} if defined else schemas
 
 
 def load_schemas(tables: Tables) -> Mapping[str, Schema]:

@@ -257,7 +257,9 @@ class Schema:
             {name: field.type for name, field in collection.fields.items()},
         )
         self.blank = {name: field.default for name, field in collection.fields.items()}
+        self._needed = [name for name, field in collection.fields.items() if not field.null]
         self._store = {name: self._gate(name, field) for name, field in collection.fields.items()}
+        self._texts = {name for name, gate in self._store.items() if gate is TYPES["str"].store}
         self._load = {
             name: kind.load
             for name, kind in self.types.items()
@@ -285,7 +287,11 @@ class Schema:
     def store(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The stored spelling of some fields. Raises `ValueRefused` or `FieldUnknown`."""
         stored: dict[str, Any] = {}
+        texts = self._texts
         for name, value in values.items():
+            if type(value) is str and name in texts and value.isascii():
+                stored[name] = value
+                continue
             gate = self._store.get(name)
             if gate is None:
                 raise FieldUnknown(self.name, show(name), list(self.columns))
@@ -303,10 +309,9 @@ class Schema:
     def whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A new record from some of its fields: the others get their default. Raises `ValueRefused`."""
         record: dict[str, Any] = {**self.blank, **stored}
-        if None in record.values():
-            for name, value in record.items():
-                if value is None and not self.collection.fields[name].null:
-                    raise ValueRefused(self.name, name, "is required", "nothing")
+        for name in self._needed:
+            if record[name] is None:
+                raise ValueRefused(self.name, name, "is required", "nothing")
         return record
 
     def key_text(self, key: Any) -> str:

@@ -56,7 +56,7 @@ class Writer:
         self._clock = clock
         self._committed = committed
         self._queue: deque[tuple[Sequence[Request], asyncio.Future[Answer]]] = deque()
-        self._room = asyncio.Semaphore(QUEUE_LIMIT)
+        self._room = asyncio.Event()
         self._wake: asyncio.Future[None] | None = None
         self._closing = False
         self._poison: Exception | None = None
@@ -72,7 +72,8 @@ class Writer:
             raise EngineClosed("the engine")
         if self._poison is not None:
             raise StorePoisoned(str(self._poison))
-        await self._room.acquire()
+        while len(self._queue) >= QUEUE_LIMIT:
+            await self._room.wait()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append((requests, future))
         if self._wake is not None:
@@ -124,11 +125,12 @@ class Writer:
         size = 0
         while queue and (not groups or size + len(queue[0][0]) <= COMMIT_LIMIT):
             requests, future = queue.popleft()
-            self._room.release()
             if not future.done():
                 groups.append(requests)
                 futures.append(future)
                 size += len(requests)
+        self._room.set()
+        self._room.clear()
         return groups, futures
 
     def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
@@ -157,7 +159,8 @@ class Writer:
         try:
             for offset, event in enumerate(decision.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
-            changes = changes_of(self.checkpoint, decision.events, decision.states, before)
+            heads = {self.replica: decision.head}
+            changes = changes_of(self.checkpoint, decision.events, decision.states, before, heads)
             schemas = schemas_after(self.schemas, changes)
             tables.save(changes, schemas)
         except BaseException as error:
