@@ -1,0 +1,213 @@
+"""The bytes of a folder's files: functions of its records and their events, and of nothing else.
+
+| file | holds |
+| --- | --- |
+| `data.csv` | the records that are there, of the folder's only collection, or of its first by name |
+| `data.NAME.csv` | those of every further collection `NAME` |
+| `events.jsonl` | the whole history of the records that live, or last lived, there, ordered by (time, replica, seq) |
+| `meta.json` | what the others have to be: sizes and hashes, and the version vector with the hashes of its heads |
+
+`checksum` and `file_size` in meta.json are those of data.csv; the same of every file stand under `collections`. The
+hash of events.jsonl is the plain SHA-256 of its first `size` bytes up to 1 MiB; `blocks.py` says how it goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from refold.events import Head
+from refold.schema import Schema
+from refold_adapters.csv_cells import encode_row
+
+from .index import File, unique_names
+from .lines import stamp
+
+DATA, META, EVENTS = "data.csv", "meta.json", "events.jsonl"
+SCHEMA_VERSION = "2.0"
+
+_META = """{
+  "schema_version": %s,
+  "checksum": %s,
+  "file_size": %s,
+  "exported_at": "%s",
+  "folder": %s,
+  "collections": %s,
+  "vector": %s,
+  "events": {
+    "count": %d,
+    "size": %d,
+    "hash": "%s"
+  }
+}
+"""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _quote(text: str) -> str:
+    return _encode(text).decode()
+
+
+def _object(entries: Iterable[str]) -> str:
+    text = ",\n    ".join(entries)
+    return f"{{\n    {text}\n  }}" if text else "{}"
+
+
+def data_names(collections: Sequence[str]) -> dict[str, str]:
+    """The name of the file of each collection in a folder that holds these."""
+    if len(collections) == 1:
+        return {collections[0]: DATA}
+    ordered = sorted(collections)
+    unique = unique_names(ordered)
+    return {name: DATA if index == 0 else f"data.{unique[name]}.csv" for index, name in enumerate(ordered)}
+
+
+_BARE = r'[^",\r\n]*+'
+_SAFE_START = r"""(?![ \ufeff'=+\-@\t\uff1d\uff0b\uff0d\uff20])"""
+_START = r"(?![ \ufeff])"
+
+
+class Sheet:
+    """How the records of one collection become lines of CSV."""
+
+    def __init__(self, schema: Schema) -> None:
+        collection = schema.collection
+        self._neutralise = collection.neutralise
+        self._mask = [schema.types[name].name == "str" for name in schema.columns]
+        self._blank = schema.blank
+        self._texts: list[tuple[str, Callable[[Any], str] | None]] = [
+            (name, None if kind.name in {"str", "date", "datetime", "decimal", "bytes"} else kind.text)
+            for name, kind in schema.types.items()
+        ]
+        # A row that is nothing but bare cells is its cells with commas between: one match tells, for the whole row.
+        starts = [_SAFE_START if text and self._neutralise else _START for text in self._mask]
+        self._is_bare = re.compile(",".join(f"{start}{_BARE}(?<! )" for start in starts)).fullmatch
+        self.numeric = schema.types[collection.key].name == "int"
+        self.header = encode_row(schema.columns, neutralise=self._neutralise).encode()
+
+    def cells(self, values: Mapping[str, Any]) -> list[str | None]:
+        """The cells of one record."""
+        blank = self._blank
+        cells: list[str | None] = []
+        for name, text in self._texts:
+            value = values[name] if name in values else blank[name]
+            cells.append(value if text is None or value is None else text(value))
+        return cells
+
+    def row(self, values: Mapping[str, Any]) -> str:
+        """The line of one record."""
+        cells = self.cells(values)
+        if "" not in cells:
+            line = ",".join([cell or "" for cell in cells])
+            if self._is_bare(line):
+                return line + "\n"
+        return encode_row(cells, neutralise=self._neutralise, text=self._mask)
+
+    def rows(self, records: Iterable[Mapping[str, Any]]) -> bytes:
+        """The lines of some records."""
+        return "".join(map(self.row, records)).encode()
+
+    def order(self, key: str) -> Any:
+        """What to sort a key by."""
+        return (int(key), key) if self.numeric else key
+
+
+def meta_json(
+    path: str,
+    data: Mapping[str, tuple[File, int]],
+    events: tuple[int, int, bytes],
+    newest: int,
+    vector: Mapping[str, Head],
+) -> bytes:
+    """The bytes of meta.json, as `json.dumps` with an indent of 2 spells it.
+
+    A field that a reader of an older format asks for is one more line of `_META`; it has to follow from the others.
+    """
+    first = next(iter(data.values()))[0] if data else None
+    count, size, digest = events
+    return (
+        _META
+        % (
+            _quote(SCHEMA_VERSION),
+            f'"{first.hash.hex()}"' if first else "null",
+            first.size if first else "null",
+            stamp(newest),
+            _quote(path),
+            _object(
+                f'{_quote(name)}: {{\n      "file": {_quote(file.name)},\n      "records": {records},\n'
+                f'      "size": {file.size},\n      "sha256": "{file.hash.hex()}"\n    }}'
+                for name, (file, records) in data.items()
+            ),
+            _object(
+                f'{_quote(replica)}: {{\n      "seq": {head.seq},\n      "hash": "{head.hash.hex()}"\n    }}'
+                for replica, head in sorted(vector.items())
+            ),
+            count,
+            size,
+            digest.hex(),
+        )
+    ).encode()
+
+
+class FileMeta(msgspec.Struct):
+    """One collection's file, as meta.json tells of it."""
+
+    file: str
+    records: int
+    size: int
+    sha256: str
+
+
+class EventsMeta(msgspec.Struct):
+    """What counts of events.jsonl, as meta.json tells of it."""
+
+    count: int
+    size: int
+    hash: str
+
+
+class HeadMeta(msgspec.Struct):
+    """A replica's newest event in a folder, as meta.json tells of it."""
+
+    seq: int
+    hash: str
+
+
+class Meta(msgspec.Struct):
+    """meta.json as it is read back; fields that are not known are passed over."""
+
+    schema_version: str
+    folder: str
+    collections: dict[str, FileMeta]
+    vector: dict[str, HeadMeta]
+    events: EventsMeta
+    checksum: str | None = None
+    file_size: int | None = None
+    exported_at: str = ""
+
+
+_decode = msgspec.json.Decoder(Meta).decode
+
+
+def read_meta(text: bytes | None) -> Meta | None:
+    """What meta.json says; None when it is missing or not of this format."""
+    if text is None:
+        return None
+    try:
+        meta = _decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return meta if meta.schema_version == SCHEMA_VERSION else None
+
+
+def names_in(meta: Meta | None) -> set[str]:
+    """The files that refold wrote where this meta.json stands, as far as their names can be ours."""
+    names = {DATA, META, EVENTS}
+    for file in meta.collections.values() if meta is not None else ():
+        if file.file.startswith("data.") and file.file.endswith(".csv") and "/" not in file.file:
+            names.add(file.file)
+    return names

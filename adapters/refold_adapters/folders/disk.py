@@ -1,0 +1,334 @@
+"""The disk under the folders: small files written in batches, durable together, never outside the archive.
+
+Every path is taken component by component from a descriptor of the root, and a component that is a symbolic link is
+refused, so whatever stands in the archive, nothing outside it is read or written.
+
+A file that is there is never written over: its successor is written beside it (`.refold` added to its name), made
+durable, and renamed. A folder that did not exist has nothing to lose, so its files are written under their own names
+at once: a reader who finds it half done finds no meta.json that fits. What was written is durable once `sync` has
+returned; on Linux that is one `syncfs` for any number of files, elsewhere an fsync each, by a few threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from refold.errors import StorageFailed
+
+TEMPORARY = ".refold"
+"""What the name of a file that is not finished ends with."""
+
+ENDINGS = (".csv", ".json", ".jsonl", TEMPORARY)
+"""How the names of the files end that refold writes."""
+
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_APPEND = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN_PARENTS = 64
+_FIRST = 1 << 16
+_CHUNK = 1 << 20
+
+
+class Disk(Protocol):
+    """The folders as the projection sees them. A `place` is a path from the archive's root, "" the root itself.
+
+    Every method raises `StorageFailed`. Reading what is not there gives None.
+    """
+
+    def write(self, place: str, files: Sequence[tuple[str, bytes]], *, compare: bool) -> list[str] | None:
+        """Writes whole files; the names that `publish` must be called for, None when the folder is new.
+
+        Where `compare`, a file that holds these bytes already is left alone.
+        """
+
+    def stream(self, place: str, name: str, chunks: Iterator[bytes]) -> None:
+        """Writes one large file, which `publish` must be called for."""
+
+    def append(self, place: str, name: str, size: int, data: bytes) -> None:
+        """Cuts a file to `size` bytes, and adds more at its end."""
+
+    def sync(self) -> None:
+        """Returns once everything written, renamed or removed before the call is durable."""
+
+    def publish(self, place: str, names: Sequence[str]) -> None:
+        """Gives finished files their names."""
+
+    def remove(self, place: str, names: Sequence[str]) -> None:
+        """Removes files that may be there, and the folder, and those above it, where that leaves them empty."""
+
+    def read(self, place: str, name: str, offset: int = 0, limit: int = -1) -> bytes | None:
+        """At most `limit` bytes of a file from `offset`."""
+
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """Every folder with the names of those regular files in it that may be refold's; links are not followed."""
+
+
+def _syncfs() -> Callable[[int], None] | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        return None
+
+    def syncfs(descriptor: int) -> None:
+        if library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    return syncfs
+
+
+class PosixDisk:
+    """The folders under one directory. Implements `Disk`; `whole` chooses one sync for the whole file system."""
+
+    def __init__(self, root: Path, *, whole: bool = True) -> None:
+        self.root = root
+        self._whole = _syncfs() if whole else None
+        self._unsynced: dict[tuple[str, str], None] = {}
+        self._parents: dict[str, int] = {}
+        with self._failures("", "opening the folders"):
+            self._root = os.open(root, _DIRECTORY & ~getattr(os, "O_NOFOLLOW", 0))
+
+    def close(self) -> None:
+        """Lets go of every descriptor."""
+        self._forget()
+        os.close(self._root)
+
+    @contextmanager
+    def _failures(self, place: str, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            why = "it is a symbolic link or no directory" if error.errno in {errno.ELOOP, errno.ENOTDIR} else str(error)
+            raise StorageFailed(str(self.root / place), operation, why) from error
+
+    def _forget(self) -> None:
+        for descriptor in self._parents.values():
+            os.close(descriptor)
+        self._parents.clear()
+
+    def _directory(self, place: str, *, make: bool) -> int:
+        """A descriptor of a folder that stays open for a while."""
+        if not place:
+            return self._root
+        found = self._parents.get(place)
+        if found is not None:
+            return found
+        above, _, name = place.rpartition("/")
+        parent = self._directory(above, make=make)
+        if make:
+            self._make(parent, above, name)
+        if len(self._parents) >= _OPEN_PARENTS:
+            self._forget()
+            parent = self._directory(above, make=make)
+        found = self._parents[place] = os.open(name, _DIRECTORY, dir_fd=parent)
+        return found
+
+    def _make(self, parent: int, above: str, name: str) -> bool:
+        try:
+            os.mkdir(name, dir_fd=parent)
+        except FileExistsError:
+            return False
+        if self._whole is None:
+            self._unsynced[above, ""] = None
+        return True
+
+    def _enter(self, place: str, *, make: bool) -> tuple[int, str, bool]:
+        """Where a folder is: a descriptor, what to put before names, and whether it was made just now.
+
+        A descriptor may have outlived its directory, which looks like a folder that is not there; so look twice.
+        """
+        if not place:
+            return self._root, "", False
+        try:
+            return self._look(place, make=make)
+        except FileNotFoundError:
+            self._forget()
+            return self._look(place, make=make)
+
+    def _look(self, place: str, *, make: bool) -> tuple[int, str, bool]:
+        above, _, name = place.rpartition("/")
+        parent = self._directory(above, make=make)
+        fresh = make and self._make(parent, above, name)
+        if not fresh:
+            self._check(parent, name)
+        return parent, f"{name}/", fresh
+
+    def _check(self, parent: int, name: str) -> None:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
+
+    def write(self, place: str, files: Sequence[tuple[str, bytes]], *, compare: bool) -> list[str] | None:
+        """See `Disk.write`."""
+        written = []
+        with self._failures(place, "writing"):
+            parent, prefix, fresh = self._enter(place, make=True)
+            ending = "" if fresh else TEMPORARY
+            for name, data in files:
+                if compare and not fresh and self.read(place, name, 0, len(data) + 1) == data:
+                    continue
+                written.append(name)
+                descriptor = os.open(f"{prefix}{name}{ending}", _WRITE, 0o666, dir_fd=parent)
+                try:
+                    count = os.write(descriptor, data)
+                    if count < len(data):
+                        _write_all(descriptor, memoryview(data)[count:])
+                finally:
+                    os.close(descriptor)
+                if self._whole is None:
+                    self._unsynced[place, name + ending] = None
+            if self._whole is None:
+                self._unsynced[place, ""] = None
+        return None if fresh else written
+
+    def stream(self, place: str, name: str, chunks: Iterator[bytes]) -> None:
+        """See `Disk.stream`."""
+        with self._failures(place, "writing"):
+            parent, prefix, _ = self._enter(place, make=True)
+            descriptor = os.open(f"{prefix}{name}{TEMPORARY}", _WRITE, 0o666, dir_fd=parent)
+        with os.fdopen(descriptor, "wb", _CHUNK) as file:
+            for chunk in chunks:
+                with self._failures(place, "writing"):
+                    file.write(chunk)
+            with self._failures(place, "writing"):
+                file.flush()
+        self._touched(place, name + TEMPORARY)
+
+    def append(self, place: str, name: str, size: int, data: bytes) -> None:
+        """See `Disk.append`."""
+        with self._failures(place, "appending"):
+            parent, prefix, _ = self._enter(place, make=False)
+            descriptor = os.open(prefix + name, _APPEND, dir_fd=parent)
+            try:
+                os.ftruncate(descriptor, size)
+                os.lseek(descriptor, size, os.SEEK_SET)
+                _write_all(descriptor, memoryview(data))
+            finally:
+                os.close(descriptor)
+        self._touched(place, name)
+
+    def _touched(self, place: str, name: str) -> None:
+        if self._whole is None:
+            self._unsynced[place, name] = self._unsynced[place, ""] = None
+
+    def sync(self) -> None:
+        """See `Disk.sync`."""
+        with self._failures("", "making files durable"):
+            if self._whole is not None:
+                self._whole(self._root)
+                return
+            unsynced, self._unsynced = list(self._unsynced), {}
+            with ThreadPoolExecutor(8) as pool:
+                for _ in pool.map(self._fsync, unsynced):
+                    pass
+
+    def _fsync(self, what: tuple[str, str]) -> None:
+        try:
+            descriptor = os.open(self.root.joinpath(*what), _READ)
+        except FileNotFoundError:
+            return
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def publish(self, place: str, names: Sequence[str]) -> None:
+        """See `Disk.publish`."""
+        with self._failures(place, "renaming"):
+            parent, prefix, _ = self._enter(place, make=False)
+            for name in names:
+                path = prefix + name
+                os.rename(path + TEMPORARY, path, src_dir_fd=parent, dst_dir_fd=parent)
+        self._touched(place, "")
+
+    def remove(self, place: str, names: Sequence[str]) -> None:
+        """See `Disk.remove`."""
+        with self._failures(place, "removing"):
+            try:
+                parent, prefix, _ = self._enter(place, make=False)
+            except FileNotFoundError:
+                return
+            for name in names:
+                try:
+                    os.unlink(prefix + name, dir_fd=parent)
+                except FileNotFoundError:
+                    pass
+            self._touched(place, "")
+            while place:
+                above, _, name = place.rpartition("/")
+                try:
+                    os.rmdir(name, dir_fd=self._directory(above, make=False))
+                except OSError as error:
+                    if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+                        return
+                    raise
+                if place in self._parents:
+                    self._forget()
+                self._touched(above, "")
+                place = above
+
+    def read(self, place: str, name: str, offset: int = 0, limit: int = -1) -> bytes | None:
+        """See `Disk.read`."""
+        with self._failures(place, "reading"):
+            try:
+                parent, prefix, _ = self._enter(place, make=False)
+                descriptor = os.open(prefix + name, _READ, dir_fd=parent)
+            except FileNotFoundError:
+                return None
+            try:
+                if offset:
+                    os.lseek(descriptor, offset, os.SEEK_SET)
+                return _read(descriptor, limit)
+            finally:
+                os.close(descriptor)
+
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """See `Disk.walk`."""
+        return self._walk("")
+
+    def _walk(self, place: str) -> Iterator[tuple[str, list[str]]]:
+        folders, files = [], []
+        try:
+            with os.scandir(f"{self.root}/{place}") as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.name)
+                    elif entry.name.endswith(ENDINGS) and entry.is_file(follow_symlinks=False):
+                        files.append(entry.name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StorageFailed(str(self.root / place), "listing", str(error)) from error
+        yield place, files
+        folders.sort()
+        for name in folders:
+            yield from self._walk(f"{place}/{name}" if place else name)
+
+
+def _write_all(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _read(descriptor: int, limit: int) -> bytes:
+    piece = os.read(descriptor, _FIRST if limit < 0 else min(limit, _FIRST))
+    if len(piece) < _FIRST:
+        return piece
+    pieces, size = [piece], len(piece)
+    while limit < 0 or size < limit:
+        piece = os.read(descriptor, _CHUNK if limit < 0 else min(_CHUNK, limit - size))
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)

@@ -1,0 +1,337 @@
+"""The folders as a projection of the log.
+
+`apply` has two halves. The first moves records between folders in the index and puts every folder that is touched on
+the list of work, in one durable transaction. The second works the list off: some hundred folders are rendered while
+those before them are being made durable, one sync for each such batch, and only what is durable leaves the list. So a
+crash at any point leaves a list that names everything that may be half done, and the next `apply` starts with that.
+
+In each round one `syncfs` covers two batches: it makes the temporaries of the newer durable, and the renames of the
+one before it. A record is routed at the position of the tables' snapshot; events at or before that position are then
+known to be in its folder and are passed over when their turn comes, so that a replay writes each folder once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+
+from refold.errors import ProjectionFailed, StorageFailed
+from refold.events import Checkpoint, Event, Kind
+from refold.ports import Record
+from refold.verify import Finding
+
+from .content import META, names_in, read_meta
+from .disk import TEMPORARY, Disk, PosixDisk
+from .index import PART, REWRITE, UNSURE, WHOLE, Folder, Index, Written
+from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, stale_names
+from .source import ReadLog, SnapshotTables, Source
+from .verify import Verification
+
+INDEX = "folders.db"
+BATCH = 500
+"""Folders that are made durable together."""
+
+_PAGE = 5000
+"""Records that are routed together, in the order of their folders: neighbours on the disk are then written together."""
+
+
+class _Batch(msgspec.Struct):
+    """Folders on their way: written, then published, then noted. `publish` and `stale` are names by place."""
+
+    rendered: list[Rendered]
+    publish: list[tuple[str, list[str]]] = []
+    stale: list[tuple[str, list[str]]] = []
+
+
+class FolderReplicas:
+    """A data.csv, meta.json and events.jsonl in every folder that has records. Implements `Projection`.
+
+    Plain blocking calls, for a thread of their own; `log` and `tables` belong to that thread too, and only read.
+    """
+
+    name = "folders"
+
+    def __init__(
+        self, root: Path, log: ReadLog, tables: SnapshotTables, *, disk: Disk | None = None, batch: int = BATCH
+    ) -> None:
+        self.root = root
+        self._batch = batch
+        self._own_disk = PosixDisk(root) if disk is None else None
+        self._disk: Disk = disk or self._own_disk  # type: ignore[assignment]
+        self._source = Source(log, tables)
+        self._index = Index(root / INDEX)
+        self._renderer = Renderer(self._index, self._source, self._disk)
+        self._left_over = True
+
+    def checkpoint(self) -> Checkpoint:
+        """See `Projection.checkpoint`."""
+        return self._index.checkpoint()
+
+    def reset(self) -> None:
+        """See `Projection.reset`. Files stay, and are compared with what is to be written."""
+        self._index.reset()
+
+    def verify(self) -> list[Finding]:
+        """See `Projection.verify`. Kinds: `folder-altered`, `folder-missing`, `folder-stray`, `folder-torn`, and
+        `folders-behind` when there is work left over that the next `apply` will do.
+        """
+        with self._source.snapshot() as position:
+            current = self.checkpoint().position == position
+            found = list(Verification(self._index, self._disk, self._renderer, current=current).run())
+        if waiting := self._index.dirty():
+            found.append(Finding("folders-behind", f"{waiting} folders are still to be written"))
+        return found
+
+    def close(self) -> None:
+        """See `Projection.close`."""
+        if self._own_disk is not None:
+            self._own_disk.close()
+        self._source.close()
+        self._index.close()
+
+    def apply(self, events: Sequence[Event], checkpoint: Checkpoint) -> None:
+        """See `Projection.apply`."""
+        with self._source.snapshot() as position:
+            if position < checkpoint.position:
+                raise ProjectionFailed(self.name, checkpoint.position, f"the tables stand at {position}")
+            if self._index.must_look():
+                self._look()
+            with self._index.transaction():
+                if self._left_over:
+                    self._index.soil_rest()
+                run = _Router(self._index, self._source, position).route(events)
+                self._index.place_twins()
+            self._left_over = True
+            noted = self._work(position, run)
+            self._leave()
+            with self._index.transaction():
+                self._index.done(noted)
+                self._index.save_checkpoint(checkpoint)
+            self._left_over = False
+            if checkpoint.position == position and self._index.suspects(1):
+                self._sweep()
+
+    def _work(self, position: int, run: Run) -> list[tuple[int, str, int, Written]]:
+        """Writes the folders on the list that own records; what is durable but not noted yet."""
+        self._vacate()
+        waiting: list[_Batch] = []
+        noted: list[tuple[int, str, int, Written]] = []
+        synced: Future[None] | None = None
+        with ThreadPoolExecutor(1, "refold-sync") as pool:
+            for folders in self._batches():
+                rendered = self._render(folders, run)
+                if synced is not None:
+                    noted = self._advance(waiting, synced, noted, position)
+                waiting.append(self._write(rendered))
+                synced = pool.submit(self._disk.sync)
+            while waiting and synced is not None:
+                noted = self._advance(waiting, synced, noted, position)
+                if waiting:
+                    synced = pool.submit(self._disk.sync)
+        return noted
+
+    def _batches(self) -> Iterator[list[Folder]]:
+        last = 0
+        while page := self._index.working(last, self._batch):
+            last = page[-1].id
+            batch: list[Folder] = []
+            records = 0
+            for folder in page:
+                if batch and records + folder.count > MANY_RECORDS:
+                    yield batch
+                    batch, records = [], 0
+                batch.append(folder)
+                records += folder.count
+            yield batch
+
+    def _render(self, folders: Sequence[Folder], run: Run) -> list[Rendered]:
+        if len(folders) == 1 and folders[0].count > MANY_RECORDS:
+            return [self._renderer.large(folders[0], run)]
+        try:
+            return self._renderer.small(folders, run)
+        except TooMany:
+            if len(folders) == 1:
+                return [self._renderer.large(folders[0], run)]
+            half = len(folders) // 2
+            return self._render(folders[:half], run) + self._render(folders[half:], run)
+
+    def _write(self, rendered: list[Rendered]) -> _Batch:
+        batch = _Batch(rendered)
+        for item in rendered:
+            folder = item.folder
+            sure = folder.dirt < UNSURE and folder.written is not None
+            compare = not sure and folder.dirt < REWRITE
+            names = self._disk.write(folder.place, item.files, compare=compare)
+            if item.append is not None:
+                self._disk.append(folder.place, "events.jsonl", *item.append)
+            if names is None:
+                continue
+            names = item.done + names
+            if names:
+                batch.publish.append((folder.place, names))
+            stale = set(stale_names(self._disk, folder, item.written)) - {name + TEMPORARY for name in names}
+            if stale:
+                batch.stale.append((folder.place, sorted(stale)))
+        return batch
+
+    def _advance(
+        self,
+        waiting: list[_Batch],
+        synced: Future[None],
+        noted: list[tuple[int, str, int, Written]],
+        position: int,
+    ) -> list[tuple[int, str, int, Written]]:
+        """Takes every batch one step on, now that what it did is durable; what can be noted at the next occasion."""
+        try:
+            synced.result()
+        except StorageFailed:
+            with self._index.transaction():
+                self._index.distrust()
+            raise
+        if noted:
+            with self._index.transaction():
+                self._index.done(noted)
+        noted = []
+        for batch in list(waiting):
+            if batch.publish or batch.stale:
+                for place, names in batch.publish:
+                    self._disk.publish(place, names)
+                for place, names in batch.stale:
+                    self._disk.remove(place, names)
+                batch.publish, batch.stale = [], []
+            else:
+                noted += [(item.folder.id, item.folder.place, position, item.written) for item in batch.rendered]
+                waiting.remove(batch)
+        return noted
+
+    def _vacate(self) -> None:
+        """Clears places that a twin is to have."""
+        while folders := self._index.vacating(self._batch):
+            for folder in folders:
+                self._remove(folder, folder.stands)
+            self._disk.sync()
+            with self._index.transaction():
+                self._index.vacated([folder.id for folder in folders])
+
+    def _leave(self) -> None:
+        """Removes the files of folders that own nothing any more, when their records are durable elsewhere."""
+        while folders := self._index.leaving(self._batch):
+            for folder in folders:
+                self._remove(folder, folder.stands or folder.place)
+            self._disk.sync()
+            with self._index.transaction():
+                self._index.forget([folder.id for folder in folders])
+
+    def _remove(self, folder: Folder, place: str | None) -> None:
+        if place is None or self._index.owner(place, folder.id):
+            return
+        names = names_in(read_meta(self._disk.read(place, META)))
+        if folder.written is not None:
+            names.update(file.name for file in folder.written.data.values())
+        self._disk.remove(place, sorted(names) + sorted(name + TEMPORARY for name in names))
+
+    def _look(self) -> None:
+        """Notes where files of ours stand, before the first folder is written to a new index."""
+        with self._index.transaction():
+            page: list[tuple[str, bool]] = []
+            for place, names in self._disk.walk():
+                unfinished = any(name.endswith(TEMPORARY) for name in names)
+                if META in names or unfinished:
+                    page.append((place, unfinished))
+                if len(page) >= _PAGE:
+                    self._index.suspect(page)
+                    page = []
+            self._index.suspect(page)
+            self._index.looked()
+
+    def _sweep(self) -> None:
+        """Removes those of the files noted whose folder turned out to own nothing, and unfinished ones."""
+        while places := self._index.suspects(self._batch):
+            for place, known in places:
+                meta = read_meta(self._disk.read(place, META))
+                if meta is not None:
+                    names = sorted(names_in(meta))
+                    unfinished = [name + TEMPORARY for name in names]
+                    self._disk.remove(place, unfinished if known else names + unfinished)
+            self._disk.sync()
+            with self._index.transaction():
+                self._index.cleared([place for place, _ in places])
+        with self._index.transaction():
+            self._index.absolve()
+
+
+class _Router:
+    """Finds the folders that a run of events touches, and moves records between them in the index."""
+
+    def __init__(self, index: Index, source: Source, position: int) -> None:
+        self._index = index
+        self._source = source
+        self._position = position
+        self._folders: dict[str, int] = {}
+        self._run = Run({}, {}, {}, set())
+
+    def route(self, events: Sequence[Event]) -> Run:
+        """What is known afterwards of the records that these are events of."""
+        by_record: dict[Record, list[Event]] = {}
+        for event in events:
+            by_record.setdefault(event.record, []).append(event)
+        defined = {event.collection: event.position for event in events if event.kind is Kind.DEFINE}
+        for name, position in defined.items():
+            known = self._index.lookup([(name, "")])
+            if not known or known[name, ""][1] < position:
+                for keys in self._index.keys(name):
+                    self._move([(name, key) for key in keys])
+        records = list(by_record)
+        for start in range(0, len(records), _PAGE):
+            self._take({record: by_record[record] for record in records[start : start + _PAGE]})
+        return self._run
+
+    def _move(self, records: Sequence[Record]) -> None:
+        """Takes records to where their collection's new definition has them."""
+        known = self._index.lookup(records)
+        states = self._source.states(records)
+        rows, soiled = [], {}
+        for record in records:
+            before = known[record][0]
+            folder = self._folder(self._source.folder(record, states[record]))
+            rows.append((*record, folder, self._position))
+            soiled[before] = soiled[folder] = WHOLE
+        self._index.assign(rows)
+        self._index.soil(list(soiled.items()))
+
+    def _take(self, events: Mapping[Record, list[Event]]) -> None:
+        """Takes records to where their events have them."""
+        known = self._index.lookup(list(events))
+        nowhere = (0, 0)
+        new = [record for record in events if known.get(record, nowhere)[1] < events[record][-1].position]
+        newest = self._source.newest(new)
+        paths = {record: self._source.folder(record, newest[record][1]) for record in new}
+        rows: list[tuple[str, str, int, int]] = []
+        soiled: dict[int, int] = {}
+        run = self._run
+        for record in sorted(new, key=paths.__getitem__):
+            folder = self._folder(paths[record])
+            before = known.get(record, nowhere)[0]
+            rows.append((*record, folder, self._position))
+            soiled.setdefault(folder, PART)
+            if before and before != folder:
+                soiled[before] = WHOLE
+            run.touched.setdefault(folder, {})[record] = before != folder
+            position, run.states[record] = newest[record]
+            if position == events[record][-1].position:
+                run.events[record] = events[record]
+                if not before:
+                    run.unknown.add(record)
+        self._index.assign(rows)
+        self._index.soil(list(soiled.items()))
+
+    def _folder(self, path: str) -> int:
+        number = self._folders.get(path)
+        if number is None:
+            if len(self._folders) >= _PAGE:
+                self._folders.clear()
+            number = self._folders[path] = self._index.folder_id(path)
+        return number

@@ -1,0 +1,180 @@
+"""What the folders are made of: one consistent view of the tables, and the events behind it.
+
+The tables may be ahead of the run of events that the projection is asked to take in. Everything is read at one
+snapshot of theirs, and an event counts when it stands at or before the snapshot's position: a record's history is
+taken from the tables, so it ends there by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from refold.decide import settled_values
+from refold.errors import ValueRefused
+from refold.events import Checkpoint, Event
+from refold.fold import State, decode_state
+from refold.ports import Changelog, Record, Tables
+from refold.replay import load_schemas
+from refold.schema import Schema
+from refold_adapters.sqlite_connection import failures
+from refold_adapters.sqlite_log import SqliteLog
+from refold_adapters.sqlite_tables import SqliteTables, marks, padded
+
+UNPLACED = "refold.unplaced"
+"""The folder of records that have none: of a collection nobody defined here yet, or with a path that is too long.
+
+No value is encoded to this name (see `refold.names`).
+"""
+
+_PAGE = 1000
+
+
+class SnapshotTables(Tables, Protocol):
+    """Tables that can be read at one moment."""
+
+    def snapshot(self) -> AbstractContextManager[Checkpoint]:
+        """While inside, every answer is of the same moment, whose checkpoint this is."""
+
+    def history(self, records: Sequence[Record], after: int = 0) -> list[int]:
+        """The positions beyond `after` of all events of these records, ascending."""
+
+    def load_newest(self, records: Sequence[Record]) -> dict[Record, tuple[int, bytes]]:
+        """The states of those records that ever were, each with the position of its newest event."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+
+
+class ReadLog(Changelog, Protocol):
+    """A log that its reader closes."""
+
+    def close(self) -> None:
+        """Lets go of the file."""
+
+
+class ReadTables(SqliteTables):
+    """SQLite tables as the folders read them."""
+
+    def __init__(self, path: Path, log: SqliteLog) -> None:
+        super().__init__(path, log.at, readonly=True)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Checkpoint]:
+        """See `SnapshotTables.snapshot`."""
+        with failures(self.path, "reading the tables"):
+            self._connection.execute("BEGIN")
+        try:
+            checkpoint = self.checkpoint()
+            self._load_collections()
+            yield checkpoint
+        finally:
+            self._connection.execute("COMMIT")
+
+    def history(self, records: Sequence[Record], after: int = 0) -> list[int]:
+        """See `SnapshotTables.history`."""
+        by_collection: dict[str, list[str]] = {}
+        for collection, key in records:
+            by_collection.setdefault(collection, []).append(key)
+        positions: list[int] = []
+        with failures(self.path, "reading the tables"):
+            for collection, keys in by_collection.items():
+                number = self._id(collection)
+                for part in padded(keys):
+                    rows = self._connection.execute(
+                        "WITH RECURSIVE history (position) AS ("
+                        " SELECT position FROM _refold_records"
+                        f" WHERE collection = ? AND key IN ({marks(len(part))}) AND position > ?"
+                        " UNION ALL SELECT previous FROM history JOIN _refold_chain USING (position) WHERE previous > ?"
+                        ") SELECT position FROM history",
+                        [number, *part, after, after],
+                    )
+                    positions += [position for (position,) in rows]
+        return sorted(positions)
+
+    def load_newest(self, records: Sequence[Record]) -> dict[Record, tuple[int, bytes]]:
+        """See `SnapshotTables.load_newest`."""
+        by_collection: dict[str, list[str]] = {}
+        for collection, key in records:
+            by_collection.setdefault(collection, []).append(key)
+        found: dict[Record, tuple[int, bytes]] = {}
+        with failures(self.path, "reading the tables"):
+            for collection, keys in by_collection.items():
+                number = self._id(collection)
+                for part in padded(keys):
+                    rows = self._connection.execute(
+                        "SELECT key, position, state FROM _refold_records"
+                        f" WHERE collection = ? AND key IN ({marks(len(part))})",
+                        [number, *part],
+                    )
+                    for key, position, state in rows:
+                        found[collection, key] = position, state
+        return found
+
+
+class Source:
+    """The log and the tables, read at one snapshot after the other."""
+
+    def __init__(self, log: ReadLog, tables: SnapshotTables) -> None:
+        self.log = log
+        self.tables = tables
+        self.schemas: Mapping[str, Schema] = {}
+        self._definitions: dict[str, bytes] = {}
+
+    @contextmanager
+    def snapshot(self) -> Iterator[int]:
+        """While inside, all answers are of the same moment, whose position this is."""
+        with self.tables.snapshot() as checkpoint:
+            definitions = self.tables.definitions()
+            if definitions != self._definitions:
+                self.schemas = load_schemas(self.tables)
+                self._definitions = definitions
+            yield checkpoint.position
+
+    def states(self, records: Sequence[Record]) -> dict[Record, State]:
+        """The states of records."""
+        return {record: decode_state(data) for record, data in self.tables.load(records).items()}
+
+    def newest(self, records: Sequence[Record]) -> dict[Record, tuple[int, State]]:
+        """The states of records, each with the position of its newest event."""
+        return {
+            record: (position, decode_state(data))
+            for record, (position, data) in self.tables.load_newest(records).items()
+        }
+
+    def close(self) -> None:
+        """Lets go of the log and the tables."""
+        self.tables.close()
+        self.log.close()
+
+    def history(self, records: Sequence[Record], after: int = 0) -> list[int]:
+        """The positions beyond `after` of all events of some records."""
+        return self.tables.history(records, after)
+
+    def events(self, positions: Sequence[int]) -> Iterator[list[Event]]:
+        """The events at these positions in log order, a page at a time."""
+        for start in range(0, len(positions), _PAGE):
+            yield self.log.at(positions[start : start + _PAGE])
+
+    def settled(self, record: Record, state: State) -> tuple[dict[str, Any], bool]:
+        """A record's fields, and whether it is there."""
+        return settled_values(state, record, self.schemas.get(record[0]), self._events_of)
+
+    def _events_of(self, record: Record) -> Sequence[Event]:
+        return self.log.at(self.tables.history([record]))
+
+    def folder(self, record: Record, state: State) -> str:
+        """The path of a record's folder, where it lives or last lived; definitions live in the root."""
+        name, key = record
+        if not key:
+            return ""
+        schema = self.schemas.get(name)
+        if schema is None:
+            return UNPLACED
+        try:
+            values, blank = self.settled(record, state)[0], schema.blank
+            return schema.folder({field: values.get(field, blank[field]) for field in schema.template.fields})
+        except (ValueRefused, ValueError):
+            return UNPLACED

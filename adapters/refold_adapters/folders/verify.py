@@ -1,0 +1,160 @@
+"""Folders against what was written to them: each file is read and hashed once, and the hashes are in the index.
+
+The walk over the directories finds the folders that are there, so what the index lacks is a stray, and what it has
+beyond them is missing. Only where a hash does not fit is a file looked at row by row.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from itertools import islice, zip_longest
+
+from refold.values import show
+from refold.verify import Finding
+from refold_adapters.csv_cells import CsvError, CsvReader, Row
+
+from .blocks import BLOCK, BlockHash
+from .content import EVENTS, META, names_in, read_meta
+from .disk import Disk
+from .index import File, Folder, Index
+from .reading import FoundEvent, read_folder
+from .render import Renderer
+
+_PAGE = 500
+
+
+class Verification:
+    """One pass over all folders. `current` says that the tables stand where the folders do."""
+
+    def __init__(self, index: Index, disk: Disk, renderer: Renderer, *, current: bool) -> None:
+        self._index = index
+        self._disk = disk
+        self._renderer = renderer
+        self._current = current
+
+    def run(self) -> Iterator[Finding]:
+        """Everything that differs."""
+        seen = 0
+        walk = self._disk.walk()
+        while page := list(islice(walk, _PAGE)):
+            folders = self._index.standing([place for place, _ in page])
+            for place, names in page:
+                folder = folders.get(place)
+                if folder is None:
+                    yield from self._stray(place, names)
+                else:
+                    seen += 1
+                    yield from self._folder(folder)
+        if seen < self._index.count():
+            yield from self._missing()
+
+    def _stray(self, place: str, names: list[str]) -> Iterator[Finding]:
+        meta = read_meta(self._disk.read(place, META)) if META in names else None
+        if meta is not None or EVENTS in names:
+            for name in sorted(names_in(meta).intersection(names)):
+                yield Finding("folder-stray", "no record lives here", folder=place, file=name)
+
+    def _missing(self) -> Iterator[Finding]:
+        for folder in self._index.all_folders():
+            if folder.stands is not None and self._disk.read(folder.stands, META, 0, 1) is None:
+                yield from self._folder(folder)
+
+    def _folder(self, folder: Folder) -> Iterator[Finding]:
+        written, place = folder.written, folder.stands
+        if written is None or place is None or folder.dirt:
+            return
+        for collection, file in written.data.items():
+            finding = self._file(place, file)
+            if finding is not None and finding.kind == "folder-altered" and self._current:
+                finding = self._first_row(folder, collection, finding)
+            if finding is not None:
+                yield finding
+        finding = self._file(place, written.meta)
+        if finding is not None:
+            yield finding
+        yield from self._events(place, File(EVENTS, written.size, written.hash))
+
+    def _file(self, place: str, file: File) -> Finding | None:
+        if file.size < BLOCK:
+            data = self._disk.read(place, file.name, 0, file.size + 1)
+            if data is not None and sha256(data).digest() == file.hash:
+                return None
+        else:
+            digest, offset, data = sha256(), 0, b""
+            while data := self._disk.read(place, file.name, offset, BLOCK):
+                digest.update(data)
+                offset += len(data)
+            if digest.digest() == file.hash:
+                return None
+        if data is None:
+            return Finding("folder-missing", "it was written here", folder=place, file=file.name)
+        return Finding("folder-altered", "its hash is not the one it was written with", folder=place, file=file.name)
+
+    def _events(self, place: str, file: File) -> Iterator[Finding]:
+        digest, offset = BlockHash(), 0
+        while offset <= file.size:
+            data = self._disk.read(place, EVENTS, offset, min(BLOCK, file.size - offset + 1))
+            if data is None:
+                yield Finding("folder-missing", "it was written here", folder=place, file=EVENTS)
+                return
+            if not data:
+                break
+            digest.update(data[: file.size - offset])
+            offset += len(data)
+        if digest.digest() != file.hash:
+            yield self._first_line(place)
+        elif offset > file.size:
+            yield Finding("folder-torn", f"bytes stand beyond the {file.size} that count", folder=place, file=EVENTS)
+
+    def _first_line(self, place: str) -> Finding:
+        for found in read_folder(self._disk, place, read_meta(self._disk.read(place, META))):
+            if not isinstance(found, FoundEvent):
+                return found
+        return Finding("folder-altered", "its lines are not those that were written", folder=place, file=EVENTS)
+
+    def _first_row(self, folder: Folder, collection: str, finding: Finding) -> Finding:
+        """The finding with the first row that differs, counted from the header as 1."""
+        sheet = self._renderer.sheet(collection)
+        if sheet is None or finding.folder is None or finding.file is None:
+            return finding
+        wanted = _rows(piece.decode() for piece, _ in self._renderer.pages(folder, collection, sheet))
+        for have, want in zip_longest(_rows(_text(self._disk, finding.folder, finding.file)), wanted):
+            if isinstance(have, CsvError):
+                detail, number = have.why, have.row
+            elif want is None or isinstance(want, CsvError):
+                detail, number = "it is one too many", have.number if have else 0
+            elif have is None:
+                detail, number = "it is missing", want.number
+            elif have.cells != want.cells:
+                detail, number = f"it has {_difference(have, want)}", have.number
+            else:
+                continue
+            return Finding(
+                "folder-altered", detail, collection=collection, folder=finding.folder, file=finding.file, row=number
+            )
+        return finding
+
+
+def _rows(pieces: Iterable[str]) -> Iterator[Row | CsvError]:
+    reader = CsvReader()
+    for piece in pieces:
+        yield from reader.feed(piece)
+    yield from reader.close()
+
+
+def _text(disk: Disk, place: str, name: str) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    offset = 0
+    while data := disk.read(place, name, offset, BLOCK):
+        offset += len(data)
+        yield decoder.decode(data)
+    yield decoder.decode(b"", final=True)
+
+
+def _difference(have: Row, want: Row) -> str:
+    for index, (one, other) in enumerate(zip_longest(have.cells, want.cells), 1):
+        if one != other:
+            return f"{show(one)} in column {index}, and not {show(other)}"
+    return "other cells"

@@ -1,0 +1,92 @@
+"""Verification names what differs: the folder, the file, and the row or line."""
+
+from pathlib import Path
+
+import pytest
+
+from refold.verify import Finding
+from refold_adapters.folders import FolderReplicas
+
+from .world import ORDERS, Died, MortalDisk, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path / "a")
+    made.define(ORDERS)
+    for number in range(6):
+        made.put("orders", {"id": str(number), "place": f"p{number % 2}", "n": number})
+    return made
+
+
+@pytest.fixture
+def replicas(world: World) -> FolderReplicas:
+    made = world.replicas()
+    world.follow(made)
+    assert made.verify() == []
+    return made
+
+
+def summary(findings: list[Finding]) -> list[tuple[str, str | None, str | None, int | None]]:
+    return [(finding.kind, finding.folder, finding.file, finding.row) for finding in findings]
+
+
+def test_an_altered_row_is_named(world: World, replicas: FolderReplicas) -> None:
+    path = world.root / "p1/data.csv"
+    path.write_text(path.read_text().replace("3,p1,,3", "3,p1,,33"))
+    findings = replicas.verify()
+    assert summary(findings) == [("folder-altered", "p1", "data.csv", 3)]
+    assert "33" in findings[0].detail
+    path.write_text(path.read_text().rpartition("5,p1")[0])
+    assert summary(replicas.verify())[0][3] == 3
+    path.write_text(path.read_text().replace("3,p1,,33", "3,p1,,3"))
+    assert summary(replicas.verify()) == [("folder-altered", "p1", "data.csv", 4)]
+
+
+def test_an_altered_line_is_named(world: World, replicas: FolderReplicas) -> None:
+    path = world.root / "p0/events.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"n":2', b'"n":7'))
+    assert summary(replicas.verify()) == [("folder-altered", "p0", "events.jsonl", 2)]
+
+
+def test_missing_torn_and_stray_files(world: World, replicas: FolderReplicas) -> None:
+    (world.root / "p0/data.csv").unlink()
+    with open(world.root / "p1/events.jsonl", "ab") as file:
+        file.write(b"more")
+    (world.root / "copy").mkdir()
+    (world.root / "copy/meta.json").write_bytes((world.root / "p0/meta.json").read_bytes())
+    (world.root / "copy/data.csv").write_text("mine")
+    (world.root / "own").mkdir()
+    (world.root / "own/data.csv").write_text("mine")
+    (world.root / "own/meta.json").write_text("{}")
+    assert summary(replicas.verify()) == [
+        ("folder-stray", "copy", "data.csv", None),
+        ("folder-stray", "copy", "meta.json", None),
+        ("folder-missing", "p0", "data.csv", None),
+        ("folder-torn", "p1", "events.jsonl", None),
+    ]
+
+
+def test_a_whole_folder_that_is_gone(world: World, replicas: FolderReplicas) -> None:
+    for path in list((world.root / "p0").iterdir()):
+        path.unlink()
+    (world.root / "p0").rmdir()
+    assert {(finding.kind, finding.folder) for finding in replicas.verify()} == {("folder-missing", "p0")}
+
+
+def test_a_torn_tail_is_cut_by_the_next_write(world: World, replicas: FolderReplicas) -> None:
+    with open(world.root / "p1/events.jsonl", "ab") as file:
+        file.write(b"more")
+    world.put("orders", {"id": "1", "place": "p1", "n": 77})
+    world.follow(replicas)
+    assert replicas.verify() == []
+
+
+def test_folders_that_wait_to_be_written(world: World, replicas: FolderReplicas) -> None:
+    replicas.close()
+    world.put("orders", {"id": "1", "place": "p1", "n": 77})
+    dying = world.replicas(disk=MortalDisk(world.root, 1))
+    with pytest.raises(Died):
+        world.follow(dying)
+    assert "folders-behind" in {finding.kind for finding in dying.verify()}
+    dying.close()
