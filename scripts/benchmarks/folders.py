@@ -10,9 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import refold
-from refold_adapters.folders import FolderReplicas
+from refold_adapters.folders import FolderReplicas, ReadTables
 from refold_adapters.sqlite_log import SqliteLog
-from refold_adapters.sqlite_tables import SqliteTables
 
 from .measure import ROWS, Figures, Place, Row, measurement, preparation
 from .record import SINGLE
@@ -84,7 +83,7 @@ def _hash(place: Place) -> Figures:
 def _verify(place: Place) -> Figures:
     root = place.prepared / "folders" / "full"
     log = SqliteLog(root / "changelog.db", readonly=True)
-    replicas = FolderReplicas(root, log, SqliteTables(root / "tables.db", log.at, readonly=True))
+    replicas = FolderReplicas(root, log, ReadTables(root / "tables.db", log))
     start = time.perf_counter()
     findings = replicas.verify()
     elapsed = time.perf_counter() - start

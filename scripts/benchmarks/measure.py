@@ -26,23 +26,23 @@ class Sizes(msgspec.Struct, frozen=True):
 
     commits: int = 20_000
     slow_commits: int = 500
-    one: int = 10_000
+    one: int = 5_000
     many: int = 60_000
-    batches: int = 100_000
+    batches: int = 60_000
     replay: int = 100_000
     large: int = 1_000_000
     folders: int = 10_000
 
 
 QUICK = Sizes(
-    commits=5_000,
+    commits=3_000,
     slow_commits=200,
-    one=2_000,
-    many=20_000,
-    batches=20_000,
+    one=1_000,
+    many=10_000,
+    batches=10_000,
     replay=20_000,
-    large=100_000,
-    folders=2_000,
+    large=60_000,
+    folders=1_000,
 )
 
 
