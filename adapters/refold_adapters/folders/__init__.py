@@ -2,10 +2,11 @@
 
 from .lines import LineRefused, from_line, to_line
 from .reading import FoundEvent, FoundHead, Rebuilt, read_events, rebuild_log
-from .replicas import FolderReplicas
+from .replicas import INDEX, FolderReplicas
 from .source import ReadTables
 
 __all__ = [
+    "INDEX",
     "FolderReplicas",
     "FoundEvent",
     "FoundHead",

@@ -69,6 +69,9 @@ class Disk(Protocol):
     def read(self, place: str, name: str, offset: int = 0, limit: int = -1) -> bytes | None:
         """At most `limit` bytes of a file from `offset`."""
 
+    def read_all(self, place: str, names: Sequence[tuple[str, int]]) -> list[bytes] | None:
+        """The starts of some files, each at most so long; None when one is not there."""
+
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """Every folder with the names of those regular files in it that may be refold's; links are not followed."""
 
@@ -292,27 +295,54 @@ class PosixDisk:
             finally:
                 os.close(descriptor)
 
+    def read_all(self, place: str, names: Sequence[tuple[str, int]]) -> list[bytes] | None:
+        """See `Disk.read_all`."""
+        found = []
+        try:
+            parent, prefix, _ = self._enter(place, make=False)
+            for name, limit in names:
+                descriptor = os.open(prefix + name, _READ, dir_fd=parent)
+                try:
+                    found.append(_read(descriptor, limit))
+                finally:
+                    os.close(descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StorageFailed(str(self.root / place), "reading", str(error)) from error
+        return found
+
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """See `Disk.walk`."""
-        return self._walk("")
+        stack = [("", [""])]
+        while stack:
+            above, names = stack[-1]
+            if not names:
+                stack.pop()
+                continue
+            name = names.pop()
+            place = f"{above}/{name}" if above else name
+            found = self._list(place)
+            if found is not None:
+                yield place, found[1]
+                if found[0]:
+                    stack.append((place, sorted(found[0], reverse=True)))
 
-    def _walk(self, place: str) -> Iterator[tuple[str, list[str]]]:
+    def _list(self, place: str) -> tuple[list[str], list[str]] | None:
         folders, files = [], []
         try:
             with os.scandir(f"{self.root}/{place}") as entries:
                 for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.name)
-                    elif entry.name.endswith(ENDINGS) and entry.is_file(follow_symlinks=False):
-                        files.append(entry.name)
+                    name = entry.name
+                    if name.endswith(ENDINGS) and entry.is_file(follow_symlinks=False):
+                        files.append(name)
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(name)
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             raise StorageFailed(str(self.root / place), "listing", str(error)) from error
-        yield place, files
-        folders.sort()
-        for name in folders:
-            yield from self._walk(f"{place}/{name}" if place else name)
+        return folders, files
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

@@ -55,14 +55,21 @@ class FolderReplicas:
     name = "folders"
 
     def __init__(
-        self, root: Path, log: ReadLog, tables: SnapshotTables, *, disk: Disk | None = None, batch: int = BATCH
+        self,
+        root: Path,
+        log: ReadLog,
+        tables: SnapshotTables,
+        *,
+        disk: Disk | None = None,
+        batch: int = BATCH,
+        readonly: bool = False,
     ) -> None:
         self.root = root
         self._batch = batch
         self._own_disk = PosixDisk(root) if disk is None else None
         self._disk: Disk = disk or self._own_disk  # type: ignore[assignment]
         self._source = Source(log, tables)
-        self._index = Index(root / INDEX)
+        self._index = Index(root / INDEX, readonly=readonly)
         self._renderer = Renderer(self._index, self._source, self._disk)
         self._left_over = True
 

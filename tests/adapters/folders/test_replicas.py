@@ -12,7 +12,7 @@ from refold.errors import ProjectionFailed, StorageFailed
 from refold.events import Checkpoint
 from refold.names import twin_name
 from refold.replay import advance
-from refold.schema import Collection
+from refold.schema import Collection, Field
 from refold_adapters.folders import render
 from refold_adapters.folders.disk import PosixDisk
 
@@ -338,4 +338,14 @@ def test_tables_that_stand_behind_are_refused(world: World) -> None:
     ahead = msgspec.structs.replace(advance(Checkpoint(), events), position=99)
     with pytest.raises(ProjectionFailed, match="tables stand at 2"):
         replicas.apply(events, ahead)
+    replicas.close()
+
+
+def test_a_field_that_came_later_has_its_default_in_the_folder(world: World) -> None:
+    world.put("orders", {"id": "1", "place": "a"})
+    fields = {**ORDERS.fields, "kind": Field("str", default="standard")}
+    world.define(msgspec.structs.replace(ORDERS, fields=fields, folder="{kind}"))
+    replicas = world.replicas()
+    world.follow(replicas)
+    assert (world.root / "standard/data.csv").read_text() == "id,place,note,n,kind\n1,a,,,standard\n"
     replicas.close()

@@ -199,6 +199,9 @@ class MortalDisk:
     def read(self, place: str, name: str, offset: int = 0, limit: int = -1) -> bytes | None:
         return self._disk.read(place, name, offset, limit)
 
+    def read_all(self, place: str, names: Sequence[tuple[str, int]]) -> list[bytes] | None:
+        return self._disk.read_all(place, names)
+
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         return self._disk.walk()
 
