@@ -21,7 +21,7 @@ from refold.ports import Changelog, Clock, Projection, Tables
 from refold.replay import REPLAY_BATCH, catch_up, is_ahead
 from refold.verify import Finding
 
-from .folders import FolderReplicas
+from .folders import INDEX, FolderReplicas, ReadTables
 from .lock import Lock
 from .settings import Settings, load_settings
 from .sqlite_connection import SqliteThread
@@ -71,9 +71,9 @@ class FileStore:
             await self._writing.run(lambda: self._open_log(replica, new_id, clock))
             await self._open_tables()
         self._reading = await SqliteThread.start()
-        if self.settings.folders and not self.readonly:
+        if self.settings.folders:
             self._projecting = await SqliteThread.start()
-            self.projections = [await self._projecting.run(self._open_folders)]
+            self.projections = await self._projecting.run(self._open_folders)
 
     def _open_log(self, replica: str | None, new_id: Callable[[], str], clock: Clock) -> None:
         if replica is not None and not _REPLICA.fullmatch(replica):
@@ -117,9 +117,12 @@ class FileStore:
         assert self._tables is not None
         return self._log, self._tables
 
-    def _open_folders(self) -> FolderReplicas:
+    def _open_folders(self) -> list[FolderReplicas]:
+        if self.readonly and not (self.root / INDEX).is_file():
+            return []
         log = SqliteLog(self._log_path, readonly=True)
-        return FolderReplicas(self.root, log, SqliteTables(self._tables_path, log.at, readonly=True))
+        tables = ReadTables(self._tables_path, log)
+        return [FolderReplicas(self.root, log, tables, readonly=self.readonly)]
 
     def _reader(self) -> tuple[SqliteLog, SqliteTables]:
         if self._readers is None:

@@ -255,6 +255,11 @@ class Engine:
         checkpoint, counts = await self._store.read(_counts)
         collections = {name: counts.get(name, 0) for name in sorted(self.schemas)}
         projections = [ProjectionStatus("tables", checkpoint.position, "current")]
+        if self._readonly:
+            for projection in self._store.projections:
+                position = (await self._store.project(projection.checkpoint)).position
+                state = "current" if position >= checkpoint.position else "behind"
+                projections.append(ProjectionStatus(projection.name, position, state))
         projections += [follower.status() for follower in self._followers]
         return Status(self.replica, checkpoint.position, checkpoint.vector, projections, collections)
 

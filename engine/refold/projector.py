@@ -137,7 +137,10 @@ class Follower:
             await asyncio.gather(grown, hurried, return_exceptions=True)
 
     async def _apply(self, checkpoint: Checkpoint) -> Checkpoint:
-        events = await self._store.read(partial(_read, checkpoint.position))
+        end = self._log.value  # beyond it the log may hold events that the tables do not have yet
+        events = [
+            event for event in await self._store.read(partial(_read, checkpoint.position)) if event.position <= end
+        ]
         if not events:
             return checkpoint
         after = advance(checkpoint, events)

@@ -1,0 +1,110 @@
+"""What every command knows: the archive, how to speak, who acts; and how a command comes to an open engine.
+
+A value comes from its option, else from the environment (`REFOLD_*`), else from the table `[cli]` of the archive's
+refold.toml, else from its default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import tomllib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+import refold
+from refold import Engine
+from refold.errors import ArchiveMissing, SettingsInvalid, StorageFailed
+from refold_adapters.settings import FILE, load_settings
+
+from .output import OutputClosed
+
+_NEVER = 1e6
+
+
+class CliSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What refold.toml may say under `[cli]`."""
+
+    actor: str | None = None
+    batch_size: int | None = None
+
+
+class Settled(msgspec.Struct):
+    """How one run of the command line is to behave."""
+
+    root: Path = Path()
+    json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+
+    def cli(self) -> CliSettings:
+        """The archive's settings for the command line. Raises `SettingsInvalid`, `StorageFailed`."""
+        path = self.root / FILE
+        try:
+            return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")).get("cli", {}), CliSettings)
+        except (FileNotFoundError, NotADirectoryError):
+            return CliSettings()
+        except OSError as error:
+            raise StorageFailed(str(path), "reading the settings", str(error)) from error
+        except ValueError as error:
+            raise SettingsInvalid(str(path), str(error)) from error
+
+    def actor(self, stated: str | None) -> str:
+        """Who acts: as stated, else as set, else the user of this process."""
+        if stated is None:
+            stated = self.cli().actor
+        if stated is not None:
+            return stated
+        try:
+            return getpass.getuser()
+        except (OSError, KeyError):
+            return ""
+
+    def must_exist(self) -> Path:
+        """The path of the log. Raises `ArchiveMissing`."""
+        log = self.root / load_settings(self.root).changelog
+        if not log.is_file():
+            raise ArchiveMissing(str(self.root))
+        return log
+
+    @asynccontextmanager
+    async def writing(self, time: int | None = None) -> AsyncIterator[Engine]:
+        """The archive, which must be there, opened for writing.
+
+        A command writes its folders once, when it ends: a pause of its own is no reason to begin with them.
+        """
+        async with refold.open(self.root, create=False, time=time, quiet=_NEVER) as engine:
+            yield engine
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Engine]:
+        """The archive opened beside whoever writes it. Where its tables are gone they are brought back first."""
+        tables = await asyncio.to_thread(self._tables)
+        if not await asyncio.to_thread(tables.is_file):
+            async with self.writing():
+                pass
+        async with refold.open(self.root, create=False, readonly=True) as engine:
+            yield engine
+
+    def _tables(self) -> Path:
+        self.must_exist()
+        return self.root / load_settings(self.root).tables
+
+
+pass_settled = click.make_pass_decorator(Settled, ensure=True)
+
+
+def perform(work: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
+    """Runs the asynchronous part of a command; its exit code.
+
+    Ctrl-C cancels it, so that the archive is closed in order, with what was pending made durable.
+    """
+    try:
+        return asyncio.run(work()) or 0
+    except OutputClosed:
+        return 0

@@ -1,0 +1,322 @@
+"""Commands that read: get, ls, log, status, verify, digest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import click
+
+import refold
+from refold import Engine, Event, Finding, Record
+from refold import Report as Verified
+from refold.batch import schema_for
+from refold.clock import from_millis, to_millis
+from refold.errors import (
+    FieldUnknown,
+    FormatUnknown,
+    LogCorrupt,
+    ProjectionFailed,
+    RecordUnknown,
+    StorageFailed,
+)
+from refold.fold import format_digest
+
+from .context import Settled, pass_settled, perform
+from .events import event_document, event_row, record_document, record_line
+from .options import TimeType, parsed, speech
+from .output import at_terminal, cell, document, json_text, pairs, progress, say, table, write
+
+PAGE = 500
+
+
+async def pages(items: AsyncIterator[Any]) -> AsyncIterator[list[Any]]:
+    """Items in lists, so that writing them costs one call for many."""
+    page: list[Any] = []
+    async for item in items:
+        page.append(item)
+        if len(page) >= PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("key")
+@click.option("--field", metavar="NAME", help="Only the value of this field.")
+@speech
+@pass_settled
+def get(settled: Settled, /, collection: str, key: str, field: str | None) -> int:
+    """Show one record, also a deleted one with its last values."""
+
+    async def work() -> None:
+        async with settled.reading() as engine:
+            schema = schema_for(engine.schemas, collection)
+            record = await engine.get(collection, key)
+        if record is None:
+            raise RecordUnknown(collection, key)
+        if field is not None:
+            if field not in record.values:
+                raise FieldUnknown(collection, field, list(schema.columns))
+            value = record.values[field]
+            text = value if isinstance(value, str) else cell(value)
+            write((json_text(value) if settled.json else text) + "\n")
+        elif settled.json:
+            document(record_document(record))
+        else:
+            _show(record)
+
+    return perform(work)
+
+
+def _show(record: Record) -> None:
+    rows = [(name, cell(value)) for name, value in record.values.items()]
+    rows += [("(version)", record.version), ("(folder)", cell(record.folder))]
+    pairs([*rows, ("(deleted)", "yes")] if record.deleted else rows)
+
+
+@click.command()
+@click.argument("collection", required=False)
+@click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Only records with this value; may be repeated.")
+@click.option("--order", default="", metavar="[-]FIELD", help="By this field, - for descending; by key otherwise.")
+@click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
+@speech
+@pass_settled
+def ls(settled: Settled, /, collection: str | None, where: tuple[str, ...], order: str, limit: int | None) -> int:
+    """List the records of a collection, or the collections. With --json, a line of JSON for each record."""
+    if collection is None:
+        if where or order or limit is not None:
+            raise click.UsageError("--where, --order and --limit need a COLLECTION")
+        return perform(lambda: _collections(settled))
+
+    async def work() -> None:
+        async with settled.reading() as engine:
+            schema = schema_for(engine.schemas, collection)
+            wanted = {}
+            for pair in where:
+                name, sign, text = pair.partition("=")
+                if not sign:
+                    raise click.UsageError(f"{pair!r} is no FIELD=VALUE")
+                wanted[name] = parsed(schema, name, text)
+            if order.removeprefix("-") and order.removeprefix("-") not in schema.columns:
+                raise FieldUnknown(collection, order.removeprefix("-"), list(schema.columns))
+            found = engine.find(collection, wanted, order=order, limit=limit)
+            if not settled.json and not at_terminal():
+                write("\t".join(map(cell, schema.columns)) + "\n")
+            async for page in pages(found):
+                await asyncio.to_thread(_list, settled, schema.columns, page)
+
+    return perform(work)
+
+
+def _list(settled: Settled, columns: tuple[str, ...], page: list[Record]) -> None:
+    if settled.json:
+        write("".join(map(record_line, page)))
+        return
+    rows = [[cell(value) for value in record.values.values()] for record in page]
+    if at_terminal():
+        table([cell(name) for name in columns], rows)
+    else:
+        write("".join("\t".join(row) + "\n" for row in rows))
+
+
+async def _collections(settled: Settled) -> None:
+    async with settled.reading() as engine:
+        status = await engine.status()
+    if settled.json:
+        document({"collections": status.collections})
+    else:
+        table(("collection", "records"), [(cell(name), str(count)) for name, count in status.collections.items()])
+
+
+@click.command()
+@click.argument("collection", required=False)
+@click.argument("key", required=False)
+@click.option("--since", type=TimeType(), metavar="TIME", help="From this time on.")
+@click.option("--until", type=TimeType(), metavar="TIME", help="Up to this time.")
+@click.option("--actor", help="Only what this actor wrote.")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what stands after it.")
+@click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
+@click.option("-r", "--reverse", is_flag=True, help="The newest first.")
+@click.option("-f", "--follow", is_flag=True, help="Then wait for new events and show each as it is written.")
+@speech
+@pass_settled
+def log(settled: Settled, /, collection: str | None, key: str | None, **options: Any) -> int:
+    """Show events: all, those of a collection, or the history of one record. With --json, a line of JSON each."""
+    reverse, follow, limit = options["reverse"], options["follow"], options["limit"]
+    if reverse and follow:
+        raise click.UsageError("--follow shows events as they come, so it cannot --reverse them")
+    fits = _filter(options["since"], options["until"], options["actor"])
+
+    async def work() -> None:
+        async with settled.reading() as engine:
+            if collection is not None:
+                schema_for(engine.schemas, collection)
+            source = _events(engine, collection, key, after=options["after"], follow=follow, reverse=reverse)
+            shown = _first(source, fits, limit)
+            async for page in _singly(shown) if follow else pages(shown):
+                await asyncio.to_thread(_log_lines, settled, page)
+
+    return perform(work)
+
+
+def _filter(since: int | None, until: int | None, actor: str | None) -> Callable[[Event], bool]:
+    low = from_millis(since) if since is not None else 0
+
+    def fits(event: Event) -> bool:
+        if event.time < low or (until is not None and to_millis(event.time) > until):
+            return False
+        return actor is None or event.actor == actor
+
+    return fits
+
+
+async def _events(
+    engine: Engine, collection: str | None, key: str | None, *, after: int, follow: bool, reverse: bool
+) -> AsyncIterator[Event]:
+    if key is not None and collection is not None and not follow:
+        history = [event async for event in engine.history(collection, key) if event.position > after]
+        for event in reversed(history) if reverse else history:
+            yield event
+        return
+    if reverse:
+        async for event in _backwards(engine, collection, after):
+            yield event
+        return
+    async for event in engine.events(after, follow=follow, collection=collection):
+        if key is None or event.key == key:
+            yield event
+
+
+async def _backwards(engine: Engine, collection: str | None, after: int) -> AsyncIterator[Event]:
+    """Page by page from the end of the log; positions are an unbroken run."""
+    end = engine.position
+    while end > after:
+        start = max(after, end - PAGE)
+        page: list[Event] = []
+        async for event in engine.events(start):
+            if event.position > end:
+                break
+            page.append(event)
+        for event in reversed(page):
+            if collection is None or event.collection == collection:
+                yield event
+        end = start
+
+
+async def _first(
+    events: AsyncIterator[Event], fits: Callable[[Event], bool], limit: int | None
+) -> AsyncIterator[Event]:
+    if limit == 0:
+        return
+    count = 0
+    async for event in events:
+        if fits(event):
+            yield event
+            count += 1
+            if count == limit:
+                return
+
+
+async def _singly(events: AsyncIterator[Event]) -> AsyncIterator[list[Event]]:
+    async for event in events:
+        yield [event]
+
+
+def _log_lines(settled: Settled, page: Iterable[Event]) -> None:
+    if settled.json:
+        write("".join(json_text(event_document(event)) + "\n" for event in page))
+    elif at_terminal():
+        table((), [event_row(event, 120 if not settled.verbose else None) for event in page], header=False)
+    else:
+        write("".join("\t".join(event_row(event)) + "\n" for event in page))
+
+
+@click.command()
+@speech
+@pass_settled
+def status(settled: Settled, /) -> int:
+    """Show where the archive stands: its log, its projections, how many records it has."""
+
+    async def work() -> None:
+        async with settled.reading() as engine:
+            found = await engine.status()
+        if settled.json:
+            document(found)
+            return
+        rows = [("replica", found.replica), ("position", str(found.position))]
+        rows += [(f"seq of {cell(replica)}", str(seq)) for replica, seq in sorted(found.vector.items())]
+        for projection in found.projections:
+            why = f": {cell(projection.error)}" if projection.error else ""
+            rows.append((f"projection {projection.name}", f"{projection.state} at {projection.position}{why}"))
+        rows += [(f"records of {cell(name)}", str(count)) for name, count in found.collections.items()]
+        pairs(rows)
+
+    return perform(work)
+
+
+@click.command()
+@speech
+@pass_settled
+def digest(settled: Settled, /) -> int:
+    """Show the digest of the state: the same events give the same digest on any machine."""
+
+    async def work() -> None:
+        async with settled.reading() as engine:
+            found = await engine.checkpoint()
+        text = format_digest(found.digest or 0)
+        if settled.json:
+            document({"digest": text, "position": found.position, "vector": found.vector})
+        else:
+            write(f"{text}\n")
+
+    return perform(work)
+
+
+@click.command()
+@speech
+@pass_settled
+def verify(settled: Settled, /) -> int:
+    """Check the log's chain, and tables and folders against the log. Exit code 4 when anything is found."""
+    settled.must_exist()
+
+    async def work() -> int:
+        with progress(quiet=settled.quiet) as bars:
+            report = await verified(settled, bars)
+        if settled.json:
+            document({"ok": report.ok, "findings": report.findings, "events": report.events})
+        else:
+            for finding in report.findings:
+                write(describe(finding) + "\n")
+            if report.ok and not settled.quiet:
+                write(f"ok: {report.events} events\n")
+            elif not report.ok:
+                say(f"{len(report.findings)} findings")
+        return 0 if report.ok else 4
+
+    return perform(work)
+
+
+async def verified(settled: Settled, bars: Callable[[str, int], None]) -> Verified:
+    """The report of a verification; what cannot be opened for damage is a finding as well."""
+    try:
+        async with refold.open(settled.root, create=False, readonly=True) as engine:
+            return await engine.verify(bars)
+    except (StorageFailed, LogCorrupt, FormatUnknown, ProjectionFailed) as error:
+        position = error.position if isinstance(error, LogCorrupt) else None
+        return Verified([Finding("unreadable", str(error), position=position)], 0)
+
+
+def describe(finding: Finding) -> str:
+    """A finding in one line."""
+    names = ("position", "replica", "seq", "collection", "key", "folder", "file", "row")
+    told = ((name, getattr(finding, name)) for name in names)
+    where = chain.from_iterable((name, cell(value)) for name, value in told if value is not None)
+    return f"{finding.kind}: {cell(finding.detail)} ({' '.join(where)})"
+
+
+COMMANDS = [get, ls, log, status, verify, digest]
