@@ -22,6 +22,7 @@ from refold.ports import Query
 from refold.schema import Schema
 
 _COLUMNS = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
+_RANKS = {"decimal": ("CAST(", " AS REAL)"), "datetime": ("rtrim(", ", 'Z')")}
 _json = msgspec.json.Encoder(order="deterministic")
 
 _CONVERT: dict[str, Callable[[Any], Any]] = {
@@ -92,12 +93,19 @@ class TableStatements:
         return int(key) if self.schema.types[self.schema.collection.key].name == "int" else key
 
 
+def _rank(schema: Schema, field: str) -> str:
+    """What to order a field's column by: the text of a decimal, or of a time with a fraction, does not sort as it."""
+    before, after = _RANKS.get(schema.types[field].name, ("", ""))
+    return f"{before}t.{quote(field)}{after}"
+
+
 def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[Any]]:
     """The SQL of one page of a query, and its parameters. Raises `FieldUnknown`, `ValueRefused`.
 
     A page starts after the row that the page before ended with, so a reader that pauses holds no transaction open.
     """
-    key = quote(schema.collection.key)
+    key = _rank(schema, schema.collection.key)
+    plain_key = f"t.{quote(schema.collection.key)}"
     conditions, parameters = [], []
     stored = schema.store({name: value for name, value in query.where.items() if value is not None})
     for name in query.where:
@@ -112,9 +120,9 @@ def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[A
     field = query.order.removeprefix("-")
     if field and field not in schema.types:
         raise FieldUnknown(schema.name, field, list(schema.columns))
-    ranks = [f"t.{key}"]
+    ranks = [key]
     if field and field != schema.collection.key:
-        ranks = [f"t.{quote(field)} IS NOT NULL", f"ifnull(t.{quote(field)}, '')", f"t.{key}"]
+        ranks = [f"t.{quote(field)} IS NOT NULL", f"ifnull({_rank(schema, field)}, '')", key]
     direction, compare = ("DESC", "<") if query.order.startswith("-") else ("ASC", ">")
     if query.after is not None:
         conditions.append(f"({', '.join(ranks)}) {compare} ({', '.join('?' * len(ranks))})")
@@ -123,7 +131,7 @@ def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[A
     order = ", ".join(f"{rank} {direction}" for rank in ranks)
     sql = (
         f"SELECT {', '.join(ranks)}, r.key, r.state FROM {quote(schema.name)} t"
-        f" JOIN _refold_records r ON r.collection = {collection} AND r.key = CAST(t.{key} AS TEXT)"
+        f" JOIN _refold_records r ON r.collection = {collection} AND r.key = CAST({plain_key} AS TEXT)"
         f"{where} ORDER BY {order} LIMIT {query.limit:d}"
     )
     return sql, parameters

@@ -125,7 +125,7 @@ class SqliteLog:
 
     def _hash_at(self, replica: str, seq: int) -> bytes:
         row = self._connection.execute(
-            "SELECT position, body FROM events WHERE replica = ? AND seq = ?", (self._ids[replica], seq)
+            "SELECT position, body FROM events WHERE replica = ? AND seq = ?", (self._ids.get(replica, 0), seq)
         ).fetchone()
         return self._decode(*row).hash if row is not None else b""
 

@@ -243,13 +243,16 @@ class SqliteTables:
             (self._ids[schema.name], last),
         ).fetchall():
             last = rows[-1][0]
-            changed = []
+            changed, gone = [], []
             for _, key, data in rows:
                 if key and key not in skip:
                     values, present = settled_values(decode_state(data), (schema.name, key), schema, self._events)
                     if present:
                         changed.append(statements.row(values))
+                    else:
+                        gone.append((statements.key_value(key),))
             self._connection.executemany(statements.replace, changed)
+            self._connection.executemany(statements.delete, gone)
 
     def _save_rows(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
         by_collection: dict[str, list[tuple[str, State]]] = {}

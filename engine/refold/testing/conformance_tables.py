@@ -1,0 +1,229 @@
+"""What every implementation of `Tables` must do. Inherit from the suite and say how tables are made.
+
+Whatever is asked of the tables is compared with what folding the events directly gives, or with `MemoryTables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from refold.errors import FieldUnknown, ValueRefused
+from refold.events import Event
+from refold.fold import DIGEST_MODULUS, encode_state, fold_all, state_hash
+from refold.ports import Query, Tables
+from refold.replay import advance, catch_up, load_schemas
+from refold.schema import Collection, Field, Schema
+
+from .memory import MemoryLog, MemoryTables
+from .scribe import Scribe, append, caught
+
+ReadEvents = Callable[[Sequence[int]], list[Event]]
+
+THINGS = Collection(
+    name="things",
+    key="id",
+    fields={
+        "id": Field("str"),
+        "n": Field("int", null=True),
+        "x": Field("float", null=True),
+        "flag": Field("bool", null=True),
+        "day": Field("date", null=True),
+        "at": Field("datetime", null=True),
+        "price": Field("decimal", null=True),
+        "raw": Field("bytes", null=True),
+        "more": Field("json", null=True),
+        'Note, of "any" kind': Field("str", null=True),
+    },
+)
+PARTS = Collection(name="parts", key="no", fields={"no": Field("int"), "name": Field("str", null=True)})
+NOTE = 'Note, of "any" kind'
+
+VALUES: list[Mapping[str, Any]] = [
+    {"id": "1", "n": 5, "x": 1.5, "flag": True, "day": "2024-07-29", "at": "2024-07-29T10:00:00Z", "price": "12.50"},
+    {"id": "2", "n": -5, "x": -0.5, "flag": False, "day": "0999-01-01", "at": "2024-07-29T10:00:00.500000Z"},
+    {"id": "Ä", "n": 2**63 - 1, "price": "9.5", "raw": "AP8=", "more": {"a": [1, 2.5, None]}, NOTE: "x"},
+    {"id": "z\0", "n": -(2**63), "price": "100", "raw": "", "more": [], NOTE: ""},
+    {"id": "a' OR 1=1", "x": 1e308, NOTE: "Groß \U0001f600", "price": "-3", "at": "2024-07-29T09:59:59.999999Z"},
+    {"id": "B", NOTE: "a", "more": "text", "day": "2024-07-30"},
+    {"id": "b", NOTE: "B", "more": 7, "flag": True},
+]
+
+
+class TablesConformance:
+    """The contract of `Tables`, as tests."""
+
+    def make(self, read_events: ReadEvents) -> Tables:
+        """New, empty tables over a log that `read_events` reads."""
+        raise NotImplementedError
+
+    def reopen(self, tables: Tables) -> Tables:
+        """The same tables, opened anew where they can be; `tables` is not used again."""
+        return tables
+
+    def history(self) -> tuple[MemoryLog, list[Event]]:
+        """A log with definitions, records, changes, deletes, a recreated record, and concurrent writes of two."""
+        one, other = Scribe("a"), Scribe("b")
+        events = [one.define(THINGS), one.define(PARTS)]
+        events += [one.write("things", value["id"], value, request_id=f"r{value['id']}") for value in VALUES]
+        events += [one.write("parts", str(no), {"no": no, "name": None}) for no in (10, 9, -1)]
+        other.see(events)
+        events += [other.write("things", "1", {"n": 7, NOTE: "other"}), other.write("things", "2")]
+        events += [one.write("things", "1", {"n": 6}), one.write("parts", "9"), one.write("things", "B")]
+        events += [one.write("things", "B", {"id": "B", "n": 1}), one.write("things", "1", {"x": 2.5})]
+        log = MemoryLog("a")
+        return log, append(log, events)
+
+    def filled(self, batch: int = 1000) -> tuple[Tables, MemoryLog, list[Event]]:
+        """Tables that have taken in `history`, `batch` events at once."""
+        log, events = self.history()
+        tables = self.make(log.at)
+        while catch_up(log, tables, batch):
+            pass
+        return tables, log, events
+
+    def both(self) -> tuple[Tables, MemoryTables, Schema]:
+        """Filled tables, the model beside them, and the schema of the things in them."""
+        tables, log, _ = self.filled()
+        model = MemoryTables(log.at)
+        while catch_up(log, model):
+            pass
+        return tables, model, load_schemas(tables)["things"]
+
+    def test_new_tables_hold_nothing(self) -> None:
+        tables = self.make(MemoryLog().at)
+        assert tables.load([("things", "1")]) == {} and tables.requests(["r"]) == {}
+        assert tables.history([("things", "1")]) == [] and tables.definitions() == {} and tables.counts() == {}
+        checkpoint = tables.checkpoint()
+        assert (checkpoint.position, checkpoint.vector, checkpoint.digest) == (0, {}, 0)
+
+    def test_states_are_what_the_events_fold_to(self) -> None:
+        tables, _, events = self.filled()
+        expected = {record: encode_state(state) for record, state in fold_all({}, events).items()}
+        assert tables.load([*expected, ("things", "never"), ("never", "1")]) == expected
+        assert tables.definitions() == {name: data for (name, key), data in expected.items() if not key}
+        digest = sum(state_hash(*record, data) for record, data in expected.items()) % DIGEST_MODULUS
+        checkpoint = tables.checkpoint()
+        assert (checkpoint.position, checkpoint.digest) == (len(events), digest)
+        assert checkpoint.heads == {
+            event.replica: advance(checkpoint, [event]).heads[event.replica]
+            for event in sorted(events, key=lambda event: event.seq)
+        }
+
+    def test_batching_makes_no_difference(self) -> None:
+        whole, _, events = self.filled()
+        records = sorted({event.record for event in events})
+        for batch in (1, 2, 3, 7):
+            tables, _, _ = self.filled(batch)
+            assert tables.checkpoint() == whole.checkpoint()
+            assert tables.load(records) == whole.load(records)
+            assert tables.counts() == whole.counts()
+            assert [tables.history([record]) for record in records] == [whole.history([record]) for record in records]
+
+    def test_history_and_requests_lead_to_the_events(self) -> None:
+        for batch in (1, 4, 1000):
+            tables, _, events = self.filled(batch)
+            for record in {event.record for event in events}:
+                assert tables.history([record]) == [event.position for event in events if event.record == record]
+            assert tables.history([("things", "1"), ("parts", "9")]) == [
+                event.position for event in events if event.record in {("things", "1"), ("parts", "9")}
+            ]
+            asked = {event.request_id: event.position for event in events if event.request_id is not None}
+            assert tables.requests([*asked, "never"]) == asked
+            assert tables.requests([]) == {}
+
+    def test_counts_are_of_present_records(self) -> None:
+        tables, model, _ = self.both()
+        assert tables.counts() == model.counts() == {"parts": 2, "things": len(VALUES) - 1}
+
+    def test_everything_stays_when_opened_again(self) -> None:
+        tables, log, events = self.filled()
+        records = sorted({event.record for event in events})
+        before = tables.checkpoint(), tables.load(records), tables.counts(), tables.definitions()
+        tables = self.reopen(tables)
+        assert (tables.checkpoint(), tables.load(records), tables.counts(), tables.definitions()) == before
+        assert not catch_up(log, tables)
+
+    def test_find_orders_by_every_field_and_pages(self) -> None:
+        tables, model, schema = self.both()
+        for field in schema.columns:
+            for order in (field, f"-{field}"):
+                if field == "more":
+                    continue
+                expected = [key for _, key, _ in model.find(Query("things", order=order), schema)]
+                for limit in (1, 2, 100):
+                    found: list[str] = []
+                    query = Query("things", order=order, limit=limit)
+                    while page := tables.find(query, schema):
+                        found += [key for _, key, _ in page]
+                        query = Query("things", order=order, limit=limit, after=page[-1][0])
+                    assert found == expected, (order, limit)
+
+    def test_find_by_every_value(self) -> None:
+        tables, model, schema = self.both()
+        wanted: list[dict[str, Any]] = [{field: value} for row in VALUES for field, value in row.items()]
+        wanted += [{field: None} for field in schema.columns if field != "id"]
+        wanted += [{"flag": True, "n": None}, {"n": 12345}, {"id": "1", "n": 7}]
+        for where in wanted:
+            found, expected = (part.find(Query("things", where), schema) for part in (tables, model))
+            assert [(key, data) for _, key, data in found] == [(key, data) for _, key, data in expected], where
+
+    def test_keys_that_are_numbers_are_ordered_as_numbers(self) -> None:
+        tables, _, _ = self.filled()
+        schema = load_schemas(tables)["parts"]
+        assert [key for _, key, _ in tables.find(Query("parts"), schema)] == ["-1", "10"]
+        assert [key for _, key, _ in tables.find(Query("parts", order="-no"), schema)] == ["10", "-1"]
+        assert [key for _, key, _ in tables.find(Query("parts", {"no": 10}), schema)] == ["10"]
+
+    def test_a_search_that_makes_no_sense_is_refused(self) -> None:
+        tables, _, schema = self.both()
+        caught(FieldUnknown, tables.find, Query("things", {"never": 1}), schema)
+        caught(FieldUnknown, tables.find, Query("things", {"never": None}), schema)
+        caught(FieldUnknown, tables.find, Query("things", order="-never"), schema)
+        caught(ValueRefused, tables.find, Query("things", {"n": "one"}), schema)
+
+    def test_a_field_that_is_added_has_its_default_everywhere(self) -> None:
+        log, scribe = MemoryLog("a"), Scribe("a")
+        append(log, [scribe.define(PARTS), scribe.write("parts", "1", {"no": 1, "name": "old"})])
+        tables = self.make(log.at)
+        while catch_up(log, tables):
+            pass
+        wider = {**PARTS.fields, "size": Field("int", default=3), "note": Field("str", null=True)}
+        append(log, [scribe.define(Collection(name="parts", key="no", fields=wider))])
+        append(log, [scribe.write("parts", "2", {"no": 2, "name": "new", "size": 4, "note": "n"})])
+        while catch_up(log, tables):
+            pass
+        schema = load_schemas(tables)["parts"]
+        assert schema.columns == ("no", "name", "size", "note")
+        assert [key for _, key, _ in tables.find(Query("parts", {"size": 3, "note": None}), schema)] == ["1"]
+        assert [key for _, key, _ in tables.find(Query("parts", order="-size"), schema)] == ["2", "1"]
+
+    def test_a_policy_that_changes_settles_the_whole_history_anew(self) -> None:
+        one, other = Scribe("a"), Scribe("b", lambda: 2_000_000_000_000)
+        fields = {"id": Field("str"), "n": Field("int", null=True)}
+        log = MemoryLog("a")
+        start = [one.define(Collection(name="c", key="id", fields=fields)), one.write("c", "1", {"id": "1", "n": 0})]
+        start += [one.write("c", "2", {"id": "2", "n": 0})]
+        other.see(start)
+        apart = [one.write("c", "1", {"n": 1}), other.write("c", "1", {"n": 10})]
+        apart += [one.write("c", "2", {"n": 1}), other.write("c", "2")]
+        append(log, start + apart)
+        tables = self.make(log.at)
+        while catch_up(log, tables):
+            pass
+
+        def with_value(n: int) -> list[str]:
+            return [key for _, key, _ in tables.find(Query("c", {"n": n}), load_schemas(tables)["c"])]
+
+        assert (with_value(10), tables.counts()) == (["1"], {"c": 1})
+        for strategy, count in (("first-write-wins", 2), ("last-write-wins", 1)):
+            append(log, [one.define(Collection(name="c", key="id", fields=fields, strategy=strategy))])
+            while catch_up(log, tables):
+                pass
+            assert with_value(1) == (["1", "2"] if count == 2 else [])
+            assert tables.counts() == {"c": count}
+        summed = {**fields, "n": Field("int", null=True, strategy="sum")}
+        append(log, [one.define(Collection(name="c", key="id", fields=summed))])
+        while catch_up(log, tables):
+            pass
+        assert with_value(11) == ["1"]

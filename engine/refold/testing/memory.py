@@ -1,0 +1,324 @@
+"""The storage ports in memory: the plainest thing that fulfils them, to test against and to test with.
+
+Nothing here is tuned, and `find` sorts Python values, so these adapters double as a model of the others. `Faults`
+makes the nth call of an operation fail, before or after it has taken effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from refold.clock import HybridClock
+from refold.conflict import same
+from refold.decide import settled_values
+from refold.engine import Engine
+from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFailed
+from refold.events import GENESIS, Checkpoint, Event, Head, decode
+from refold.fold import decode_state
+from refold.ports import Changelog, Changes, Query, Record, Tables
+from refold.replay import catch_up
+from refold.schema import Schema
+from refold.values import TYPES
+from refold.verify import Finding
+
+from .scribe import Ticks
+
+T = TypeVar("T")
+
+
+class Faults:
+    """Makes calls fail: `at("append", 3)` the third append from now, `after=True` once it has taken effect."""
+
+    def __init__(self) -> None:
+        self.calls: dict[str, int] = {}
+        self._planned: dict[tuple[str, int, bool], Exception] = {}
+
+    def at(self, operation: str, nth: int = 1, *, after: bool = False, error: Exception | None = None) -> None:
+        """Plans a failure of the `nth` call of `operation` from now on."""
+        failure = error or StorageFailed("memory", operation, "a planned fault")
+        self._planned[operation, self.calls.get(operation, 0) + nth, after] = failure
+
+    def begin(self, operation: str) -> None:
+        """Counts a call, and fails it if that was planned."""
+        self.calls[operation] = self.calls.get(operation, 0) + 1
+        self._meet(operation, after=False)
+
+    def end(self, operation: str) -> None:
+        """Fails a call that has taken effect, if that was planned."""
+        self._meet(operation, after=True)
+
+    def _meet(self, operation: str, *, after: bool) -> None:
+        error = self._planned.pop((operation, self.calls[operation], after), None)
+        if error is not None:
+            raise error
+
+
+class MemoryLog:
+    """A log in a list. Implements `Changelog`."""
+
+    def __init__(self, owner: str = "memory", faults: Faults | None = None) -> None:
+        self.owner = owner
+        self.faults = faults or Faults()
+        self.stored: list[bytes] = []
+        self._heads: dict[str, Head] = {}
+        self._hashes: dict[tuple[str, int], bytes] = {}
+        self._time = 0
+
+    def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
+        """See `Changelog.append`."""
+        self.faults.begin("append")
+        heads = dict(self._heads)
+        taken = dict(self._hashes)
+        for event, digest in zip(events, hashes, strict=True):
+            head = heads.get(event.replica, Head(0, GENESIS))
+            if event.seq > head.seq + 1:
+                raise EventsMissing([f"{event.replica}:{seq}" for seq in range(head.seq + 1, event.seq)][:10])
+            if event.seq <= head.seq:
+                ours = taken[event.replica, event.seq]
+                raise EventForked(event.replica, event.seq, ours.hex(), digest.hex())
+            if event.prev != head.hash:
+                raise EventForked(event.replica, head.seq, head.hash.hex(), event.prev.hex())
+            missing = [dot for dot in event.context.items() if heads.get(dot[0], Head(0, GENESIS)).seq < dot[1]]
+            if missing:
+                raise EventsMissing([f"{replica}:{seq}" for replica, seq in missing])
+            heads[event.replica] = Head(event.seq, digest)
+            taken[event.replica, event.seq] = digest
+        first = len(self.stored) + 1
+        self.stored += bodies
+        self._heads, self._hashes = heads, taken
+        self._time = max([self._time, *(event.time for event in events)])
+        self.faults.end("append")
+        return first
+
+    def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
+        """See `Changelog.bodies`."""
+        self.faults.begin("read")
+        return list(enumerate(self.stored[after : after + limit], after + 1))
+
+    def read(self, after: int, limit: int) -> list[Event]:
+        """See `Changelog.read`."""
+        return [decode(body, position) for position, body in self.bodies(after, limit)]
+
+    def at(self, positions: Sequence[int]) -> list[Event]:
+        """See `Changelog.at`."""
+        known = sorted({position for position in positions if 0 < position <= len(self.stored)})
+        return [decode(self.stored[position - 1], position) for position in known]
+
+    def end(self) -> int:
+        """See `Changelog.end`."""
+        return len(self.stored)
+
+    def heads(self) -> dict[str, Head]:
+        """See `Changelog.heads`."""
+        return dict(self._heads)
+
+    def newest_time(self) -> int:
+        """See `Changelog.newest_time`."""
+        return self._time
+
+    def replica(self) -> str:
+        """See `Changelog.replica`."""
+        return self.owner
+
+
+class MemoryTables:
+    """The state of every record in a dictionary. Implements `Tables`."""
+
+    def __init__(self, read_events: Callable[[Sequence[int]], list[Event]], faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.states: dict[Record, bytes] = {}
+        self._read_events = read_events
+        self._positions: dict[Record, list[int]] = {}
+        self._requests: dict[str, int] = {}
+        self._checkpoint = Checkpoint()
+        self._schemas: Mapping[str, Schema] = {}
+
+    def load(self, records: Iterable[Record]) -> dict[Record, bytes]:
+        """See `Tables.load`."""
+        self.faults.begin("load")
+        return {record: self.states[record] for record in records if record in self.states}
+
+    def requests(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """See `Tables.requests`."""
+        return {name: self._requests[name] for name in request_ids if name in self._requests}
+
+    def history(self, records: Sequence[Record]) -> list[int]:
+        """See `Tables.history`."""
+        return sorted(position for record in records for position in self._positions.get(record, ()))
+
+    def save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
+        """See `Tables.save`."""
+        self.faults.begin("save")
+        self.states.update(changes.after)
+        for event in changes.events:
+            self._positions.setdefault(event.record, []).append(event.position)
+            if event.request_id is not None:
+                self._requests.setdefault(event.request_id, event.position)
+        self._checkpoint = changes.checkpoint
+        self._schemas = schemas
+        self.faults.end("save")
+
+    def _present(self, name: str, schema: Schema) -> list[tuple[str, bytes, dict[str, Any]]]:
+        rows = []
+        for record, data in self.states.items():
+            if record[0] != name or not record[1]:
+                continue
+            values, present = settled_values(decode_state(data), record, schema, self._events)
+            if present:
+                rows.append((record[1], data, {**schema.blank, **values}))
+        return rows
+
+    def _events(self, record: Record) -> list[Event]:
+        return self._read_events(self.history([record]))
+
+    def find(self, query: Query, schema: Schema) -> list[tuple[tuple[Any, ...], str, bytes]]:
+        """See `Tables.find`."""
+        field = query.order.removeprefix("-") or schema.collection.key
+        for name in (field, *query.where):
+            if name not in schema.types:
+                raise FieldUnknown(schema.name, name, list(schema.columns))
+        stored = schema.store({name: value for name, value in query.where.items() if value is not None})
+        wanted = {**dict.fromkeys(query.where), **stored}
+        found = [
+            ((*_rank(schema, field, values), *_rank(schema, schema.collection.key, values)), key, data)
+            for key, data, values in self._present(query.collection, schema)
+            if all(same(values[name], value) for name, value in wanted.items())
+        ]
+        descending = query.order.startswith("-")
+        found.sort(key=lambda row: row[0], reverse=descending)
+        if query.after is not None:
+            after = query.after
+            found = [row for row in found if (row[0] < after if descending else row[0] > after)]
+        return found[: query.limit]
+
+    def definitions(self) -> dict[str, bytes]:
+        """See `Tables.definitions`."""
+        return {name: data for (name, key), data in sorted(self.states.items()) if not key}
+
+    def counts(self) -> dict[str, int]:
+        """See `Tables.counts`."""
+        return {name: len(self._present(name, self._schemas[name])) for name in self.definitions()}
+
+    def checkpoint(self) -> Checkpoint:
+        """See `Tables.checkpoint`."""
+        return self._checkpoint
+
+
+def _rank(schema: Schema, field: str, values: Mapping[str, Any]) -> tuple[bool, Any]:
+    value = values[field]
+    if value is None:
+        return False, 0
+    kind = schema.types[field].name
+    return True, TYPES["json"].text(value) if kind == "json" else TYPES[kind].load(value)
+
+
+class MemoryProjection:
+    """A projection that keeps what it was given. Implements `Projection`."""
+
+    def __init__(self, name: str = "memory", faults: Faults | None = None) -> None:
+        self.name = name
+        self.faults = faults or Faults()
+        self.events: list[Event] = []
+        self.runs: list[int] = []
+        self.closed = False
+        self._checkpoint = Checkpoint(digest=None)
+
+    def checkpoint(self) -> Checkpoint:
+        """See `Projection.checkpoint`."""
+        return self._checkpoint
+
+    def apply(self, events: Sequence[Event], checkpoint: Checkpoint) -> None:
+        """See `Projection.apply`."""
+        self.faults.begin("apply")
+        self.events += events
+        self.runs.append(len(events))
+        self._checkpoint = checkpoint
+        self.faults.end("apply")
+
+    def reset(self) -> None:
+        """See `Projection.reset`."""
+        self.faults.begin("reset")
+        self.events, self.runs, self._checkpoint = [], [], Checkpoint(digest=None)
+
+    def verify(self) -> list[Finding]:
+        """See `Projection.verify`."""
+        expected = list(range(1, self._checkpoint.position + 1))
+        if [event.position for event in self.events] == expected:
+            return []
+        return [Finding("projection-altered", f"{self.name} does not hold the events up to its checkpoint")]
+
+    def close(self) -> None:
+        """See `Projection.close`."""
+        self.closed = True
+
+
+class MemoryStore:
+    """An archive in memory. Implements `Store`; work runs at once, in the caller's thread."""
+
+    path = "memory:"
+
+    def __init__(self, owner: str = "memory", projections: Sequence[MemoryProjection] = ()) -> None:
+        self.faults = Faults()
+        self.log = MemoryLog(owner, self.faults)
+        self.tables = MemoryTables(self.log.at, self.faults)
+        self.projections = projections
+
+    async def write(self, work: Callable[[Changelog, Tables], T]) -> T:
+        """See `Store.write`."""
+        return work(self.log, self.tables)
+
+    async def read(self, work: Callable[[Changelog, Tables], T]) -> T:
+        """See `Store.read`."""
+        return work(self.log, self.tables)
+
+    async def project(self, work: Callable[[], T]) -> T:
+        """See `Store.project`."""
+        return work()
+
+    def _folded(self, progress: Callable[[int], None], upto: int) -> MemoryTables:
+        tables = MemoryTables(self.log.at, self.faults)
+        while (left := upto - tables.checkpoint().position) > 0 and catch_up(self.log, tables, min(left, 100)):
+            progress(tables.checkpoint().position)
+        return tables
+
+    async def rebuild_tables(self, progress: Callable[[int], None]) -> None:
+        """See `Store.rebuild_tables`."""
+        self.tables = self._folded(progress, self.log.end())
+
+    async def verify_tables(self, progress: Callable[[int], None]) -> list[Finding]:
+        """See `Store.verify_tables`."""
+        live, truth = self.tables.states, self._folded(progress, self.tables.checkpoint().position).states
+        findings = []
+        for collection, key in sorted({*live, *truth}):
+            here, there = live.get((collection, key)), truth.get((collection, key))
+            if here != there:
+                kind = "table-stray" if there is None else "table-missing" if here is None else "table-altered"
+                findings.append(Finding(kind, collection=collection, key=key))
+        return findings
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        for projection in self.projections:
+            projection.close()
+
+
+@asynccontextmanager
+async def memory_engine(
+    store: MemoryStore | None = None, now: Callable[[], int] | None = None, **options: Any
+) -> AsyncIterator[Engine]:
+    """An engine over a store in memory, which stays when the engine is closed and can be opened again.
+
+    What the log holds and the tables do not is folded first, as every store does when it is opened.
+    """
+    store = store or MemoryStore()
+    while catch_up(store.log, store.tables):
+        pass
+    engine = Engine(store)
+    await engine.start(HybridClock(now or Ticks()), **options)
+    try:
+        yield engine
+    finally:
+        await engine.stop()
+        await store.close()
