@@ -136,10 +136,19 @@ class Index:
     def reset(self) -> None:
         """Forgets everything; what stands in the archive is compared, and swept, when it has been written anew."""
         with self.transaction():
-            for table in ("checkpoint", "dirty", "records", "folders", "collections", "suspects"):
+            for table in ("checkpoint", "routed", "dirty", "records", "folders", "collections", "suspects"):
                 self._connection.execute(f"DELETE FROM {table}")
             self._connection.execute("INSERT OR IGNORE INTO unseen VALUES (1)")
         self._collections = {}
+
+    def routed(self) -> int:
+        """The position up to which every event's record is in its folder here; at or beyond the checkpoint's."""
+        row = self._connection.execute("SELECT position FROM routed").fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def save_routed(self, position: int) -> None:
+        """Notes up to which position records were routed."""
+        self._connection.execute("INSERT OR REPLACE INTO routed VALUES (1, ?)", (position,))
 
     def must_look(self) -> bool:
         """Whether files may stand in folders that the index does not know."""
@@ -178,21 +187,21 @@ class Index:
             self._connection.execute("INSERT INTO collections VALUES (?, ?)", (number, name))
         return number
 
-    def lookup(self, records: Sequence[Record]) -> dict[Record, tuple[int, int]]:
-        """The folder of each record that is known, and the position at which it was routed there."""
+    def lookup(self, records: Sequence[Record]) -> dict[Record, int]:
+        """The folder of each record that is known."""
         by_collection: dict[str, list[str]] = {}
         for collection, key in records:
             by_collection.setdefault(collection, []).append(key)
-        found: dict[Record, tuple[int, int]] = {}
+        found: dict[Record, int] = {}
         for collection, keys in by_collection.items():
             number = self._collections.get(collection)
             for part in padded(keys) if number is not None else ():
                 rows = self._connection.execute(
-                    f"SELECT key, folder, position FROM records WHERE collection = ? AND key IN ({marks(len(part))})",
+                    f"SELECT key, folder FROM records WHERE collection = ? AND key IN ({marks(len(part))})",
                     [number, *part],
                 )
-                for key, folder, position in rows:
-                    found[collection, key] = folder, position
+                for key, folder in rows:
+                    found[collection, key] = folder
         return found
 
     def keys(self, collection: str) -> Iterator[list[str]]:
@@ -214,9 +223,9 @@ class Index:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    def assign(self, rows: Sequence[tuple[str, str, int, int]]) -> None:
-        """Notes records by collection and key with their folder and the position at which that was so."""
-        made = [(self.collection_id(collection), key, folder, position) for collection, key, folder, position in rows]
+    def assign(self, rows: Sequence[tuple[str, str, int]]) -> None:
+        """Notes records by collection and key with their folder."""
+        made = [(self.collection_id(collection), key, folder) for collection, key, folder in rows]
         insert_many(self._connection, "INSERT OR REPLACE INTO records", made)
 
     def soil(self, rows: Sequence[tuple[int, int]]) -> None:
@@ -291,6 +300,13 @@ class Index:
     def count(self) -> int:
         """How many folders have files."""
         return int(self._connection.execute("SELECT count(*) FROM folders WHERE stands IS NOT NULL").fetchone()[0])
+
+    def owns(self, limit: int) -> int:
+        """How many records the folders on the list own, counted up to a limit."""
+        row = self._connection.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM dirty d JOIN records r ON r.folder = d.folder LIMIT ?)", (limit,)
+        ).fetchone()
+        return int(row[0])
 
     def dirty(self) -> int:
         """How many folders are on the list of work."""

@@ -4,6 +4,10 @@ CREATE TABLE checkpoint (
     heads BLOB NOT NULL,
     digest TEXT
 );
+CREATE TABLE routed (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    position INTEGER NOT NULL
+);
 CREATE TABLE unseen (
     only INTEGER PRIMARY KEY CHECK (only = 1)
 );
@@ -31,7 +35,6 @@ CREATE TABLE records (
     collection INTEGER NOT NULL REFERENCES collections (id),
     key TEXT NOT NULL,
     folder INTEGER NOT NULL REFERENCES folders (id),
-    position INTEGER NOT NULL,
     PRIMARY KEY (collection, key)
 ) WITHOUT ROWID;
 CREATE INDEX members ON records (folder, collection, key);

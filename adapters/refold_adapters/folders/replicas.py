@@ -6,8 +6,8 @@ those before them are being made durable, one sync for each such batch, and only
 crash at any point leaves a list that names everything that may be half done, and the next `apply` starts with that.
 
 In each round one `syncfs` covers two batches: it makes the temporaries of the newer durable, and the renames of the
-one before it. A record is routed at the position of the tables' snapshot; events at or before that position are then
-known to be in its folder and are passed over when their turn comes, so that a replay writes each folder once.
+one before it. The tables may be ahead of the run, and so may what is written; the index notes up to which position
+records are routed, and events up to there are passed over when their turn comes.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ BATCH = 500
 
 _PAGE = 5000
 """Records that are routed together, in the order of their folders: neighbours on the disk are then written together."""
+
+_REMEMBERED = 10_000
+"""Records whose states are remembered from routing them until their folders are written."""
+
+_WORTH = 4
+LOOK_AHEAD = 250_000
+"""A run of events that makes many records be written which it does not touch (`_WORTH` times as many as it has events)
+is extended by those that follow it, at most so many: a folder that each of them touches is then written once."""
 
 
 class _Batch(msgspec.Struct):
@@ -109,7 +117,7 @@ class FolderReplicas:
             with self._index.transaction():
                 if self._left_over:
                     self._index.soil_rest()
-                run = _Router(self._index, self._source, position).route(events)
+                run = self._route(events, max(checkpoint.position, self._index.routed()), position)
                 self._index.place_twins()
             self._left_over = True
             noted = self._work(position, run)
@@ -120,6 +128,21 @@ class FolderReplicas:
             self._left_over = False
             if checkpoint.position == position and self._index.suspects(1):
                 self._sweep()
+
+    def _route(self, events: Sequence[Event], reached: int, position: int) -> Run:
+        """Moves the records of events to their folders, and of those that follow them where that pays."""
+        routed = self._index.routed()
+        router = _Router(self._index, self._source)
+        fresh = [event for event in events if event.position > routed]
+        router.route(fresh)
+        if fresh and reached < position and self._index.owns(_WORTH * len(fresh)) == _WORTH * len(fresh):
+            end = min(position, reached + LOOK_AHEAD)
+            while reached < end:
+                page = self._source.log.read(reached, min(_PAGE, end - reached))
+                router.route(page)
+                reached = page[-1].position
+        self._index.save_routed(reached)
+        return router.run
 
     def _work(self, position: int, run: Run) -> list[tuple[int, str, int, Written]]:
         """Writes the folders on the list that own records; what is durable but not noted yet."""
@@ -271,30 +294,25 @@ class FolderReplicas:
 
 
 class _Router:
-    """Finds the folders that a run of events touches, and moves records between them in the index."""
+    """Moves the records of events between folders in the index, and notes which folders that touches."""
 
-    def __init__(self, index: Index, source: Source, position: int) -> None:
+    def __init__(self, index: Index, source: Source) -> None:
         self._index = index
         self._source = source
-        self._position = position
         self._folders: dict[str, int] = {}
-        self._run = Run({}, {}, {}, set())
+        self.run = Run()
 
-    def route(self, events: Sequence[Event]) -> Run:
-        """What is known afterwards of the records that these are events of."""
+    def route(self, events: Sequence[Event]) -> None:
+        """Takes in a run of events, all in log order and beyond those before."""
         by_record: dict[Record, list[Event]] = {}
         for event in events:
             by_record.setdefault(event.record, []).append(event)
-        defined = {event.collection: event.position for event in events if event.kind is Kind.DEFINE}
-        for name, position in defined.items():
-            known = self._index.lookup([(name, "")])
-            if not known or known[name, ""][1] < position:
-                for keys in self._index.keys(name):
-                    self._move([(name, key) for key in keys])
+        for name in sorted({event.collection for event in events if event.kind is Kind.DEFINE}):
+            for keys in self._index.keys(name):
+                self._move([(name, key) for key in keys])
         records = list(by_record)
         for start in range(0, len(records), _PAGE):
             self._take({record: by_record[record] for record in records[start : start + _PAGE]})
-        return self._run
 
     def _move(self, records: Sequence[Record]) -> None:
         """Takes records to where their collection's new definition has them."""
@@ -302,36 +320,37 @@ class _Router:
         states = self._source.states(records)
         rows, soiled = [], {}
         for record in records:
-            before = known[record][0]
             folder = self._folder(self._source.folder(record, states[record]))
-            rows.append((*record, folder, self._position))
-            soiled[before] = soiled[folder] = WHOLE
+            rows.append((*record, folder))
+            soiled[known[record]] = soiled[folder] = WHOLE
         self._index.assign(rows)
         self._index.soil(list(soiled.items()))
 
     def _take(self, events: Mapping[Record, list[Event]]) -> None:
         """Takes records to where their events have them."""
         known = self._index.lookup(list(events))
-        nowhere = (0, 0)
-        new = [record for record in events if known.get(record, nowhere)[1] < events[record][-1].position]
-        newest = self._source.newest(new)
-        paths = {record: self._source.folder(record, newest[record][1]) for record in new}
-        rows: list[tuple[str, str, int, int]] = []
+        newest = self._source.newest(list(events))
+        paths = {record: self._source.folder(record, newest[record][1]) for record in events}
+        rows: list[tuple[str, str, int]] = []
         soiled: dict[int, int] = {}
-        run = self._run
-        for record in sorted(new, key=paths.__getitem__):
+        run = self.run
+        dirt = PART if len(run.states) < _REMEMBERED else WHOLE
+        for record in sorted(events, key=paths.__getitem__):
             folder = self._folder(paths[record])
-            before = known.get(record, nowhere)[0]
-            rows.append((*record, folder, self._position))
-            soiled.setdefault(folder, PART)
-            if before and before != folder:
-                soiled[before] = WHOLE
-            run.touched.setdefault(folder, {})[record] = before != folder
-            position, run.states[record] = newest[record]
-            if position == events[record][-1].position:
-                run.events[record] = events[record]
-                if not before:
-                    run.unknown.add(record)
+            before = known.get(record, 0)
+            if before != folder:
+                rows.append((*record, folder))
+                if before:
+                    soiled[before] = WHOLE
+            soiled.setdefault(folder, dirt)
+            if dirt == PART:
+                touched = run.touched.setdefault(folder, {})
+                touched[record] = touched.get(record, False) or before != folder
+                position, run.states[record] = newest[record]
+                if position == events[record][-1].position:
+                    run.events[record] = events[record]
+                    if not before:
+                        run.unknown.add(record)
         self._index.assign(rows)
         self._index.soil(list(soiled.items()))
 
