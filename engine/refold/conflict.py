@@ -13,9 +13,10 @@ total, and a writer who had seen everything gets exactly the value it wrote.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, localcontext
 from enum import StrEnum
 from hashlib import sha256
+from sys import float_info
 from typing import Any
 
 import msgspec
@@ -23,7 +24,7 @@ import msgspec
 from .errors import VersionMismatch
 from .events import Event
 from .fold import State, Write, is_concurrent, latest
-from .values import TYPES
+from .values import INT_MAX, INT_MIN, TYPES
 
 STRATEGIES = ("last-write-wins", "first-write-wins", "manual", "keep-both")
 """How a collection's conflicts may be settled."""
@@ -156,6 +157,12 @@ def _union(sides: list[Side]) -> Any:
     return [members[code] for code in sorted(members)]
 
 
+_SUMS = Context(prec=2000, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Digits enough to add doubles of any size exactly; what is longer is rounded, everywhere alike."""
+
+_FLOAT_MAX = Decimal(float_info.max)
+
+
 def _number(value: Any) -> Decimal:
     return Decimal(str(value)) if value is not None else Decimal(0)
 
@@ -163,22 +170,24 @@ def _number(value: Any) -> Decimal:
 def total(field: str, history: Sequence[Event]) -> Decimal:
     """The sum of what each write of `field` in a causally closed `history` added to the value its writer saw."""
     writes = [event for event in history if field in event.data]
+    writes.sort(key=lambda event: (event.time, event.replica, event.seq))
     added: dict[Dot, Decimal] = {}
-    for event in writes:
-        seen = sum((added[dot] for dot in added if event.context.get(dot[0], 0) >= dot[1]), Decimal(0))
-        added[event.replica, event.seq] = _number(event.data[field]) - seen
-    return sum(added.values(), Decimal(0))
+    with localcontext(_SUMS):
+        for event in writes:
+            seen = sum((added[dot] for dot in added if event.context.get(dot[0], 0) >= dot[1]), Decimal(0))
+            added[event.replica, event.seq] = _number(event.data[field]) - seen
+        return sum(added.values(), Decimal(0))
 
 
 def _sum(policy: Policy, field: str, history: Sequence[Event]) -> Any:
     value = total(field, history)
     match policy.types.get(field):
         case "int":
-            return int(value)
+            return int(max(Decimal(INT_MIN), min(Decimal(INT_MAX), value)))
         case "decimal":
             return str(value)
         case _:
-            return float(value)
+            return float(max(-_FLOAT_MAX, min(_FLOAT_MAX, value)))
 
 
 def needs_history(state: State, policy: Policy) -> bool:
