@@ -37,7 +37,7 @@ BATCH = 500
 _PAGE = 5000
 """Records that are routed together, in the order of their folders: neighbours on the disk are then written together."""
 
-_REMEMBERED = 10_000
+_REMEMBERED = 5000
 """Records whose states are remembered from routing them until their folders are written."""
 
 _WORTH = 4
