@@ -14,6 +14,7 @@ from refold.names import twin_name
 from refold.replay import advance
 from refold.schema import Collection, Field
 from refold_adapters.folders import render
+from refold_adapters.folders import replicas as module
 from refold_adapters.folders.disk import PosixDisk
 
 from .world import ORDERS, PARTS, Died, MortalDisk, World, directories, tree
@@ -349,3 +350,19 @@ def test_a_field_that_came_later_has_its_default_in_the_folder(world: World) -> 
     world.follow(replicas)
     assert (world.root / "standard/data.csv").read_text() == "id,place,note,n,kind\n1,a,,,standard\n"
     replicas.close()
+
+
+def test_a_record_that_came_and_changed_in_one_look_ahead_brings_its_whole_history(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.put("orders", {"id": "9", "place": "b"})
+    world.put("orders", {"id": "1", "place": "a"})
+    replicas = world.replicas()
+    world.follow(replicas)
+    monkeypatch.setattr(module, "_PAGE", 1)
+    monkeypatch.setattr(module, "_WORTH", 1)
+    world.put("orders", {"id": "1", "place": "b"})
+    world.put("orders", {"id": "1", "place": "b", "n": 1})
+    world.follow(replicas, 1)
+    replicas.close()
+    assert tree(world.root) == world.rebuilt(tmp_path / "b")
