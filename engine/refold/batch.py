@@ -25,24 +25,25 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str | None = None
     if_version: str | None = None
     request_id: str | None = None
-    meta: Mapping[str, str] = {}
+    meta: dict[str, str] = {}
 
 
 _text = TYPES["str"].store
 
 
-def _texts(wording: Wording) -> dict[str, str]:
-    meta = dict(wording.meta)
+def worded(default: Wording, changes: Mapping[str, Any]) -> Wording:
+    """`default` with some of it said otherwise, the reason among `meta`. Raises `ValueRefused` for what is no text."""
+    wording = msgspec.structs.replace(default, **changes)
     if wording.reason is not None:
-        meta["reason"] = wording.reason
-    texts = {**meta, "actor": wording.actor, "request_id": wording.request_id or ""}
+        wording = msgspec.structs.replace(wording, meta={**wording.meta, "reason": wording.reason})
+    texts = {**wording.meta, "actor": wording.actor, "request_id": wording.request_id or ""}
     for name, text in texts.items():
         try:
             _text(name)
             _text(text)
         except Refused as error:
             raise ValueRefused("", name, str(error), show(text)) from None
-    return meta
+    return wording
 
 
 def schema_for(schemas: Mapping[str, Schema], name: str) -> Schema:
@@ -73,7 +74,7 @@ def put_request(
 def patch_request(
     schemas: Mapping[str, Schema], collection: str | type, key: Any, values: Mapping[str, Any], wording: Wording
 ) -> Request:
-    """The request of a patch."""
+    """What a patch asks of the writer, its key and values checked and as stored."""
     schema = schema_for(schemas, _name(collection))
     return _request(Operation.PATCH, schema.name, schema.key_text(key), schema.store(values), wording)
 
@@ -93,8 +94,9 @@ def _name(collection: str | type) -> str:
 
 
 def _request(operation: Operation, collection: str, key: str, values: dict[str, Any], wording: Wording) -> Request:
-    meta = _texts(wording)
-    return Request(operation, collection, key, values, wording.actor, meta, wording.if_version, wording.request_id)
+    return Request(
+        operation, collection, key, values, wording.actor, wording.meta, wording.if_version, wording.request_id
+    )
 
 
 class Batch:
@@ -121,7 +123,7 @@ class Batch:
         self._requests.append(request)
 
     def _worded(self, wording: dict[str, Any]) -> Wording:
-        return msgspec.structs.replace(self._wording, **wording) if wording else self._wording
+        return worded(self._wording, wording) if wording else self._wording
 
     def put(self, target: str | msgspec.Struct, values: Mapping[str, Any] | None = None, **wording: Any) -> None:
         """See `Engine.put`."""

@@ -76,8 +76,9 @@ class HybridClock:
     def tick(self) -> int:
         """A time for a new event, greater than any before it."""
         wall = self._now() << COUNTER_BITS
-        self._last = time = wall if wall > self._last else self._last + 1
-        return time if 0 <= time <= MAX_TIME else _in_range(time, MAX_TIME)
+        time = wall if wall > self._last else self._last + 1
+        self._last = time if 0 <= time <= MAX_TIME else _in_range(time, MAX_TIME)
+        return time
 
     def observe(self, time: int) -> None:
         """Takes in the time of an event from elsewhere, so that what is written next stands after it."""

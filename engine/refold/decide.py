@@ -18,7 +18,7 @@ from .conflict import Policy, check_version, needs_history, same, settle
 from .errors import RecordUnknown, RefoldError, RequestReused, ValueRefused
 from .events import Event, Head, Kind, seal
 from .fold import State, fold, is_concurrent, latest
-from .schema import Schema
+from .schema import Schema, evolve, from_data, to_data
 from .values import show
 from .vector import format_vector
 
@@ -109,7 +109,10 @@ class _Decider:
         record = request.collection, request.key
         if request.operation is Operation.DEFINE:
             old = latest(state)[0] if state is not None else {}
-            data = {name: value for name, value in request.values.items() if not same(old.get(name), value)}
+            wanted = request.values
+            if old:
+                wanted = to_data(evolve(from_data(request.collection, old), from_data(request.collection, wanted)))
+            data = {name: value for name, value in wanted.items() if not same(old.get(name), value)}
             return (Kind.DEFINE, data) if data else None
         schema = self.ground.schemas[request.collection]
         values: dict[str, Any] = {}

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for
+from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
 from .clock import HybridClock
 from .decide import Operation, Request
 from .errors import DefinitionRefused, ReadOnly, RefoldError, StorageFailed, ValueRefused
@@ -57,7 +57,7 @@ class Engine:
 
     def __init__(self, store: Store, *, actor: str = "", readonly: bool = False) -> None:
         self._store = store
-        self._actor = actor
+        self._default = worded(Wording(), {"actor": actor})
         self._readonly = readonly
         self._writer: Writer | None = None
         self._followers: list[Follower] = []
@@ -106,7 +106,7 @@ class Engine:
         return await self._writer.submit(requests)
 
     def _wording(self, wording: dict[str, Any]) -> Wording:
-        return Wording(**{"actor": self._actor, **wording})
+        return worded(self._default, wording) if wording else self._default
 
     async def define(self, what: Collection | type | str | Path, **wording: Any) -> list[Event]:
         """Defines collections: a `Collection`, a decorated class, or the path of a TOML file.
@@ -121,12 +121,11 @@ class Engine:
         else:
             collections = from_toml(await asyncio.to_thread(_read_text, Path(what)))
         words = self._wording(wording)
-        meta = {**words.meta, **({"reason": words.reason} if words.reason is not None else {})}
         requests = []
         for collection in collections:
             known = self.schemas.get(collection.name)
             wanted = evolve(known.collection if known is not None else None, collection)
-            requests.append(Request(Operation.DEFINE, collection.name, "", to_data(wanted), words.actor, meta))
+            requests.append(Request(Operation.DEFINE, collection.name, "", to_data(wanted), words.actor, words.meta))
         return [event for event in await self.submit(requests) if event is not None]
 
     async def put(

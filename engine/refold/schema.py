@@ -30,6 +30,7 @@ KEY_TYPES = {"str", "int", "date", "datetime"}
 KEY_LIMIT = 1000
 _NAME = re.compile(r"[^\W\d][\w-]{0,63}")
 _FIELD_PREFIX = "field:"
+_FITTING = {"sum": ("int", "float", "decimal"), "union": ("json",)}
 
 
 class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -87,6 +88,16 @@ def _check_field(collection: Collection, name: str, field: Field) -> None:
             raise refuse(f"field {name!r}: pattern {field.pattern!r}: {error}") from None
     if field.strategy is not None and field.strategy not in FIELD_STRATEGIES:
         raise refuse(f"field {name!r} has strategy {field.strategy!r}; there are {', '.join(FIELD_STRATEGIES)}")
+    fitting = _FITTING.get(field.strategy or "")
+    if fitting is not None and field.type not in fitting:
+        raise refuse(f"field {name!r}: strategy {field.strategy} is for {' and '.join(fitting)}, not for {field.type}")
+    try:
+        if field.default is not None:
+            TYPES[field.type].store(field.default)
+        for text in (field.pattern, field.references):
+            TYPES["str"].store(text or "")
+    except Refused as error:
+        raise refuse(f"field {name!r}: {error}") from None
     if field.required and field.null:
         raise refuse(f"field {name!r} cannot be required and null")
 
@@ -137,7 +148,7 @@ def evolve(old: Collection | None, new: Collection) -> Collection:
                 raise refuse(f"a new field must allow null or have a default: {name!r} does neither")
         elif before.type != field.type:
             raise refuse(f"field {name!r} has type {before.type} and cannot become {field.type}")
-        elif before.null and not field.null and field.default is None:
+        elif before.null and not field.null:
             raise refuse(f"field {name!r} may be null in existing records")
         fields[name] = field
     return check(msgspec.structs.replace(new, fields=fields))
@@ -256,7 +267,10 @@ class Schema:
             {name: field.strategy for name, field in collection.fields.items() if field.strategy is not None},
             {name: field.type for name, field in collection.fields.items()},
         )
-        self.blank = {name: field.default for name, field in collection.fields.items()}
+        self.blank = {
+            name: None if field.default is None else self.types[name].store(field.default)
+            for name, field in collection.fields.items()
+        }
         self._needed = [name for name, field in collection.fields.items() if not field.null]
         self._store = {name: self._gate(name, field) for name, field in collection.fields.items()}
         self._texts = {name for name, gate in self._store.items() if gate is TYPES["str"].store}
@@ -294,7 +308,7 @@ class Schema:
                 continue
             gate = self._store.get(name)
             if gate is None:
-                raise FieldUnknown(self.name, show(name), list(self.columns))
+                raise FieldUnknown(self.name, name if isinstance(name, str) else show(name), list(self.columns))
             if value is None:
                 if not self.collection.fields[name].null:
                     raise ValueRefused(self.name, name, "must not be null", "null")

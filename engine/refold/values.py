@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import binascii
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -28,7 +29,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+DEPTH = 100
+"""How deep json values may nest: little enough for any reader, however deep in calls it stands itself."""
+
 _EXACT_FLOAT = 2**53
+_FINER = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _json = msgspec.json.Encoder(order="deterministic")
 
 
@@ -122,6 +127,8 @@ def _datetime(value: Any) -> str:
         raise Refused(f"a time is expected, not {type(value).__name__}")
     if len(value) < 17:
         raise Refused("a time is spelt 2024-07-29T10:00:00Z")
+    if _FINER.search(value):
+        raise Refused("a time is exact to the microsecond")
     try:
         return _instant(datetime.fromisoformat(value))
     except Refused:
@@ -160,7 +167,7 @@ def _bytes(value: Any) -> str:
     raise Refused("bytes as text are spelt in base64")
 
 
-def _plain(value: Any, where: str = "") -> Any:
+def _plain(value: Any, where: str = "", depth: int = 0) -> Any:
     if value is None or type(value) is bool:
         return value
     try:
@@ -172,24 +179,19 @@ def _plain(value: Any, where: str = "") -> Any:
             return _float(value)
     except Refused as error:
         raise Refused(f"{where or 'value'}: {error}") from None
+    if depth >= DEPTH:
+        raise Refused("nested too deeply")
     if isinstance(value, list | tuple):
-        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [_plain(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
     if isinstance(value, dict):
         for key in value:
             if type(key) is not str:
                 raise Refused(f"{where or 'value'}: keys are text, not {type(key).__name__}")
             _plain(key, f"{where} key")
-        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _plain(item, f"{where}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, msgspec.Struct):
-        return _plain(msgspec.structs.asdict(value), where)
+        return _plain(msgspec.structs.asdict(value), where, depth)
     raise Refused(f"{where or 'value'}: {type(value).__name__} is not exact inside a json field")
-
-
-def _store_json(value: Any) -> Any:
-    try:
-        return _plain(value)
-    except RecursionError:
-        raise Refused("nested too deeply") from None
 
 
 def _parse_int(text: str) -> int:
@@ -222,7 +224,7 @@ def _parse_bool(text: str) -> bool:
 
 def _parse_json(text: str) -> Any:
     try:
-        return _store_json(msgspec.json.decode(text))
+        return _plain(msgspec.json.decode(text))
     except msgspec.DecodeError as error:
         raise Refused(f"JSON is expected: {error}") from None
     except (UnicodeError, RecursionError):
@@ -248,7 +250,7 @@ TYPES: dict[str, FieldType] = {
         FieldType("datetime", _datetime, datetime.fromisoformat, _datetime, _same),
         FieldType("decimal", _decimal, Decimal, _decimal, _same),
         FieldType("bytes", _bytes, b64decode, _bytes, _same),
-        FieldType("json", _store_json, _same, _parse_json, _write_json),
+        FieldType("json", _plain, _same, _parse_json, _write_json),
     )
 }
 """Every field type by the name that definitions use."""

@@ -33,6 +33,9 @@ Answer = list[Event | None]
 COMMIT_LIMIT = 2000
 """Requests taken into one commit, which bounds its memory and the time the first caller waits for the last."""
 
+COHORT = 128
+"""Beyond this many waiting groups a commit takes half of them, so that callers prepare while others' commit runs."""
+
 QUEUE_LIMIT = 10_000
 """Groups that may wait; further callers wait for room."""
 
@@ -90,32 +93,44 @@ class Writer:
         await self._task
 
     async def _run(self) -> None:
-        while True:
-            if not self._queue:
-                if self._closing:
-                    return
+        """Commits what waits, again and again; callers are answered while the commit after theirs is under way."""
+        answered: tuple[list[asyncio.Future[Answer]], Decision | Exception] | None = None
+        while self._queue or answered or not self._closing:
+            groups, futures = self._take()
+            commit = self._write(groups) if groups else None
+            if answered is not None:
+                under_way = asyncio.ensure_future(commit) if commit is not None else None
+                self._answer(*answered)
+                answered = None
+                if under_way is not None:
+                    answered = futures, await under_way
+            elif commit is not None:
+                answered = futures, await commit
+            elif not self._queue and not self._closing:
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
+
+    async def _write(self, groups: Sequence[Sequence[Request]]) -> Decision | Exception:
+        try:
+            return await self._store.write(partial(self._commit, groups))
+        except Exception as error:  # noqa: BLE001 - every caller gets it, whatever it is
+            return error
+
+    def _answer(self, futures: list[asyncio.Future[Answer]], decision: Decision | Exception) -> None:
+        if isinstance(decision, Exception):
+            for future in futures:
+                if not future.done():
+                    future.set_exception(decision)
+            return
+        if decision.events:
+            self._committed(decision.events[-1].position)
+        for future, answer in zip(futures, decision.answers, strict=True):
+            if future.done():
                 continue
-            groups, futures = self._take()
-            if not groups:
-                continue
-            try:
-                decision = await self._store.write(partial(self._commit, groups))
-            except Exception as error:  # noqa: BLE001 - every caller gets it, whatever it is
-                for future in futures:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            if decision.events:
-                self._committed(decision.events[-1].position)
-            for future, answer in zip(futures, decision.answers, strict=True):
-                if future.done():
-                    continue
-                if isinstance(answer, RefoldError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+            if isinstance(answer, RefoldError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def _take(self) -> tuple[list[Sequence[Request]], list[asyncio.Future[Answer]]]:
         """What is waiting, up to the limit of a commit, less what nobody waits for any more."""
@@ -123,7 +138,8 @@ class Writer:
         futures: list[asyncio.Future[Answer]] = []
         queue = self._queue
         size = 0
-        while queue and (not groups or size + len(queue[0][0]) <= COMMIT_LIMIT):
+        limit = min(COMMIT_LIMIT, max(COHORT, len(queue) // 2))
+        while queue and (not groups or size + len(queue[0][0]) <= limit):
             requests, future = queue.popleft()
             if not future.done():
                 groups.append(requests)
