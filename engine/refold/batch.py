@@ -36,8 +36,8 @@ def worded(default: Wording, changes: Mapping[str, Any]) -> Wording:
     wording = msgspec.structs.replace(default, **changes)
     if wording.reason is not None:
         wording = msgspec.structs.replace(wording, meta={**wording.meta, "reason": wording.reason})
-    texts = {**wording.meta, "actor": wording.actor, "request_id": wording.request_id or ""}
-    for name, text in texts.items():
+    texts = [*wording.meta.items(), ("actor", wording.actor), ("request_id", wording.request_id or "")]
+    for name, text in texts:
         try:
             _text(name)
             _text(text)

@@ -14,8 +14,9 @@ import types
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from enum import Enum
 from functools import partial
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -181,12 +182,19 @@ _PYTHON_TYPES: dict[object, str] = {
 }
 
 
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
 def _field_of(annotation: Any, default: Any) -> Field:
     null = False
+    annotation = _bare(annotation)
     if get_origin(annotation) in {Union, types.UnionType}:
         members = [member for member in get_args(annotation) if member is not type(None)]
         null = len(members) < len(get_args(annotation))
-        annotation = members[0] if len(members) == 1 else object
+        annotation = _bare(members[0]) if len(members) == 1 else object
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        annotation = str if all(isinstance(member.value, str) for member in annotation) else object
     kind = _PYTHON_TYPES.get(annotation, "json")
     stored = None if default in {msgspec.NODEFAULT, None} else TYPES[kind].store(default)
     return Field(kind, null=null, default=stored)
@@ -308,7 +316,7 @@ class Schema:
                 continue
             gate = self._store.get(name)
             if gate is None:
-                raise FieldUnknown(self.name, name if isinstance(name, str) else show(name), list(self.columns))
+                raise FieldUnknown(self.name, str(name), list(self.columns))
             if value is None:
                 if not self.collection.fields[name].null:
                     raise ValueRefused(self.name, name, "must not be null", "null")

@@ -53,7 +53,10 @@ class FieldType(NamedTuple):
 
 def show(value: object, limit: int = 80) -> str:
     """A value as an error message shows it, cut to `limit` characters."""
-    text = ascii(value) if isinstance(value, str) else str(value)
+    try:
+        text = ascii(value) if isinstance(value, str) else str(value)
+    except (RecursionError, ValueError):
+        text = f"{type(value).__name__} too large to show"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
