@@ -18,8 +18,8 @@ import msgspec
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
 from .clock import HybridClock
 from .decide import Operation, Request
-from .errors import DefinitionRefused, ReadOnly, RefoldError, StorageFailed, ValueRefused
-from .events import Checkpoint, Event
+from .errors import DefinitionRefused, EngineClosed, ReadOnly, RefoldError, StorageFailed, ValueRefused
+from .events import Checkpoint, Event, Head
 from .fold import format_digest
 from .ports import Changelog, Query, Store, Tables
 from .progress import Progress
@@ -31,6 +31,7 @@ from .verify import ChainCheck, Finding, Report
 from .writer import Writer
 
 S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
 
 READ_BATCH = 500
 """Events or records fetched from the store at once."""
@@ -62,7 +63,7 @@ class Engine:
         self._writer: Writer | None = None
         self._followers: list[Follower] = []
         self._log = Progress()
-        self._tables = Progress()
+        self._closed = False
         self._schemas: Mapping[str, Schema] = {}
         self.replica = ""
 
@@ -84,10 +85,20 @@ class Engine:
     async def stop(self, *, flush: bool = True) -> None:
         """Ends in order: pending writes become durable, the projections catch up, their tasks end."""
         async with AsyncExitStack() as stack:
+            stack.callback(self._close)
             for follower in self._followers:
                 stack.push_async_callback(follower.close, flush=flush)
             if self._writer is not None:
                 await self._writer.close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._log.fail(EngineClosed("the engine"))
+
+    async def _read(self, work: Callable[[Changelog, Tables], T]) -> T:
+        if self._closed:
+            raise EngineClosed("the engine")
+        return await self._store.read(work)
 
     @property
     def schemas(self) -> Mapping[str, Schema]:
@@ -168,7 +179,7 @@ class Engine:
             text = schema.key_text(key)
         except ValueRefused:
             return None
-        record = await self._store.read(partial(_load, schema, text))
+        record = await self._read(partial(_load, schema, text))
         if isinstance(collection, str) or record is None:
             return record
         return None if record.deleted else msgspec.convert(record.values, collection)
@@ -191,7 +202,7 @@ class Engine:
         left = limit
         while left is None or left > 0:
             query = msgspec.structs.replace(query, limit=min(READ_BATCH, left if left is not None else READ_BATCH))
-            page = await self._store.read(partial(_find, schema, query))
+            page = await self._read(partial(_find, schema, query))
             for _, record in page:
                 yield record
             if len(page) < query.limit:
@@ -208,7 +219,7 @@ class Engine:
         """
         position = after
         while True:
-            events = await self._store.read(partial(_read_events, position))
+            events = await self._read(partial(_read_events, position))
             for event in events:
                 position = event.position
                 if collection is None or event.collection == collection:
@@ -230,9 +241,9 @@ class Engine:
             text = schema.key_text(key)
         except ValueRefused:
             return
-        positions = await self._store.read(partial(_history, (name, text)))
+        positions = await self._read(partial(_history, (name, text)))
         for start in range(0, len(positions), READ_BATCH):
-            for event in await self._store.read(partial(_at, positions[start : start + READ_BATCH])):
+            for event in await self._read(partial(_at, positions[start : start + READ_BATCH])):
                 yield event
 
     async def settled(self) -> None:
@@ -243,7 +254,7 @@ class Engine:
 
     async def checkpoint(self) -> Checkpoint:
         """The log's end: position, heads and the digest of the state."""
-        return await self._store.read(_checkpoint)
+        return await self._read(_checkpoint)
 
     async def digest(self) -> str:
         """The digest of the state, 64 hexadecimal digits: the same events give the same digest on any machine."""
@@ -251,7 +262,7 @@ class Engine:
 
     async def status(self) -> Status:
         """Where the archive stands."""
-        checkpoint, counts = await self._store.read(_counts)
+        checkpoint, counts = await self._read(_counts)
         collections = {name: counts.get(name, 0) for name in sorted(self.schemas)}
         projections = [ProjectionStatus("tables", checkpoint.position, "current")]
         if self._readonly:
@@ -285,12 +296,12 @@ class Engine:
     async def _verify_log(
         self, check: ChainCheck, findings: list[Finding], progress: Callable[[str, int], None]
     ) -> None:
+        checkpoint, heads, end = await self._read(_witnesses)
         position = 0
-        while bodies := await self._store.read(partial(_bodies, position)):
+        while bodies := await self._read(partial(_bodies, position, end)):
             position = bodies[-1][0]
             findings += await asyncio.to_thread(_feed, check, bodies)
             progress("log", position)
-        checkpoint, heads = await self._store.read(_witnesses)
         findings += check.close(heads, "the log's own list of heads")
         findings += check.close(checkpoint.heads, "the tables' checkpoint")
 
@@ -334,8 +345,8 @@ def _read_events(after: int, log: Changelog, _tables: Tables) -> list[Event]:
     return log.read(after, READ_BATCH)
 
 
-def _bodies(after: int, log: Changelog, _tables: Tables) -> list[tuple[int, bytes]]:
-    return log.bodies(after, READ_BATCH)
+def _bodies(after: int, end: int, log: Changelog, _tables: Tables) -> list[tuple[int, bytes]]:
+    return log.bodies(after, max(0, min(READ_BATCH, end - after)))
 
 
 def _at(positions: Sequence[int], log: Changelog, _tables: Tables) -> list[Event]:
@@ -354,8 +365,9 @@ def _counts(_log: Changelog, tables: Tables) -> tuple[Checkpoint, dict[str, int]
     return tables.checkpoint(), tables.counts()
 
 
-def _witnesses(log: Changelog, tables: Tables) -> tuple[Checkpoint, Mapping[str, Any]]:
-    return tables.checkpoint(), log.heads()
+def _witnesses(log: Changelog, tables: Tables) -> tuple[Checkpoint, Mapping[str, Head], int]:
+    """What the log will be held to, read before the log is, so that what is written meanwhile is not missed in it."""
+    return tables.checkpoint(), log.heads(), log.end()
 
 
 def _feed(check: ChainCheck, bodies: Sequence[tuple[int, bytes]]) -> list[Finding]:

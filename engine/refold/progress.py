@@ -25,6 +25,10 @@ class Progress:
             elif not future.done():
                 future.set_result(None)
 
+    def restart(self) -> None:
+        """Goes back to 0; who waits goes on waiting."""
+        self.value, self._failure = 0, None
+
     def fail(self, failure: Exception) -> None:
         """Ends every wait, now and later, that has not been met with `failure`."""
         self._failure = failure

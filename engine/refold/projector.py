@@ -75,7 +75,8 @@ class Follower:
         self._hurry.set()
         await self._task
         await self._store.project(self.projection.reset)
-        self.progress, self.failure, self._wanted, self._stop = Progress(), None, 0, False
+        self.progress.restart()
+        self.failure, self._stop = None, False
         self._task = asyncio.create_task(self._run(), name=self._task.get_name())
 
     async def close(self, *, flush: bool) -> None:

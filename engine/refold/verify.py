@@ -67,7 +67,7 @@ class ChainCheck:
         try:
             event = decode(body, position)
             whole = canonical(event) == body
-        except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError) as error:
             yield Finding("log-rot", f"the event does not decode: {error}", position=position)
             return
         if not whole:

@@ -142,6 +142,11 @@ def test_whatever_is_stored_is_judged(body: bytes) -> None:
     assert (findings[0].kind, findings[0].position) == ("log-rot", 1)
 
 
+def test_an_event_that_nests_without_end_is_judged() -> None:
+    nested = BODIES[0].replace(b"\xa1n\x01", b"\xa1n" + b"\x91" * 100_000 + b"\x01", 1)
+    assert check(numbered([nested]), {})[0].kind == "log-rot"
+
+
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda tail: BODIES[0][:20] + tail))
 def test_random_bytes_are_judged(body: bytes) -> None:
     check(numbered([body]), {})
