@@ -155,7 +155,10 @@ class Converter:
     def error(self, row: FileRow, error: RefoldError) -> RowError:
         """Why a row is refused."""
         where = "" if self._file.columns is None and self._file.kind == "json" else f" (line {row.line})"
-        field = error.field if isinstance(error, ValueRefused | FieldUnknown) else None
+        field = error.field if isinstance(error, ValueRefused) else None
+        if isinstance(error, FieldUnknown):
+            field = next(name for name in row.cells if name not in self._schema.collection.fields)
+            error = FieldUnknown(self._schema.name, str(field), list(self._schema.columns))
         if isinstance(row.cells, Sequence):
             for (name, *_), cell in zip(self._columns, row.cells, strict=True):
                 if cell and (bad := bad_bytes(cell)):

@@ -29,12 +29,14 @@ from refold.errors import (
     ArchiveMissing,
     FormatUnknown,
     InputRefused,
+    LogCorrupt,
     PositionUnknown,
     ProjectionFailed,
     StorageFailed,
 )
-from refold.events import decode
+from refold.events import Event, decode
 from refold.fold import format_digest
+from refold.opening import random_id, system_clock, uninterrupted
 from refold.verify import Finding
 
 from .archive import remove_database
@@ -120,15 +122,21 @@ def cut(source: SqliteLog, at: At) -> tuple[dict[str, int], list[str]]:
     return whole, skipped
 
 
+def _decoded(position: int, body: bytes) -> Event:
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
+        raise LogCorrupt(position, f"it does not decode as an event: {error}") from error
+
+
 def copy_log(source: SqliteLog, target: SqliteLog, upto: dict[str, int] | None, tell: Tell) -> int:
     """Appends the events of one log to an empty other, proving each on the way; how many."""
     position = 0
     while bodies := source.bodies(position, _COPY):
         position = bodies[-1][0]
-        events = source.read(bodies[0][0] - 1, len(bodies))
         chosen = [
-            (decode(body), body)
-            for (_, body), event in zip(bodies, events, strict=True)
+            (event, body)
+            for event, body in ((_decoded(place, body), body) for place, body in bodies)
             if upto is None or event.seq <= upto.get(event.replica, 0)
         ]
         if chosen:
@@ -136,6 +144,17 @@ def copy_log(source: SqliteLog, target: SqliteLog, upto: dict[str, int] | None, 
             target.append([event for event, _ in chosen], texts, [sha256(body).digest() for body in texts])
         tell("log", position)
     return target.end()
+
+
+def beside(target: Path) -> Path:
+    """Where an archive grows before it has its name."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def discard(place: Path) -> None:
+    """Deletes what an earlier attempt left there."""
+    if place.exists():
+        shutil.rmtree(place)
 
 
 class _Restore:
@@ -154,8 +173,6 @@ class _Restore:
         """Brings a new log into being at `path`."""
         remove_database(path)
         if self.report.origin == "log":
-            if not self.log.is_file():
-                raise ArchiveMissing(str(self.source))
             self._copy(self.log, path)
         elif self.at is None:
             self._from_folders(path, self.replica)
@@ -200,13 +217,13 @@ class _Restore:
 
     def replace_log(self) -> None:
         """Puts a log rebuilt from the folders in the old one's place, and the old one aside."""
-        beside = self.log.with_name(f"{self.log.stem}.restore.db")
+        new = self.log.with_name(f"{self.log.stem}.restore.db")
         try:
-            self.make_log(beside)
+            self.make_log(new)
             self._put_aside()
-            beside.replace(self.log)
+            new.replace(self.log)
         finally:
-            remove_database(beside)
+            remove_database(new)
         self.drop_derived()
 
     def _put_aside(self) -> None:
@@ -232,11 +249,12 @@ class _Restore:
 
     def prepare(self, target: Path) -> Path:
         """Makes the place beside `target` where the new archive grows, with its log in it."""
+        if self.report.origin == "log" and not self.log.is_file():
+            raise ArchiveMissing(str(self.source))
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ArchiveExists(str(target))
-        place = target.with_name(f".{target.name}.partial")
-        if place.exists():
-            shutil.rmtree(place)
+        place = beside(target)
+        discard(place)
         place.mkdir(parents=True)
         if (self.source / FILE).is_file():
             shutil.copyfile(self.source / FILE, place / FILE)
@@ -316,8 +334,8 @@ async def restore(
     at: At | None = None,
     replica: str | None = None,
     progress: Tell = lambda what, done: None,
-    new_id: Callable[[], str] = refold.opening.random_id,
-    clock: Callable[[], int] = refold.opening.system_clock,
+    new_id: Callable[[], str] = random_id,
+    clock: Callable[[], int] = system_clock,
 ) -> RestoreReport:
     """Brings an archive back from its `"log"` or its `"folders"`, to a new place, or in place when that is None.
 
@@ -339,10 +357,14 @@ async def restore(
 
 
 async def _elsewhere(doing: _Restore, target: Path) -> Path:
-    place = await asyncio.to_thread(_placed, doing, target)
-    await _bring_up(doing, place, anew=False)
-    if doing.at is None and doing.report.origin == "log":
-        await _compare(doing)
+    try:
+        place = await asyncio.to_thread(_placed, doing, target)
+        await _bring_up(doing, place, anew=False)
+        if doing.at is None and doing.report.origin == "log":
+            await _compare(doing)
+    except BaseException:
+        await uninterrupted(asyncio.to_thread(discard, beside(target)))
+        raise
     if not doing.report.ok:
         doing.report.path = str(place)
         return place
@@ -352,7 +374,7 @@ async def _elsewhere(doing: _Restore, target: Path) -> Path:
 
 def _placed(doing: _Restore, target: Path) -> Path:
     try:
-        return doing.prepare(target.absolute())
+        return doing.prepare(target)
     except OSError as error:
         raise StorageFailed(str(target), "restoring", str(error)) from error
 

@@ -30,7 +30,7 @@ from refold.errors import ArchiveMissing, Locked
 from refold_adapters.importing import KeyNeeded
 
 from . import moving, reading, writing
-from .context import Settled
+from .context import Interrupted, Settled
 from .options import speech
 from .output import OutputClosed, complain, say, trouble
 
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> int:
             hint = f"{error.ctx.command_path} --help"
         trouble("usage", error.format_message(), hint, {}, as_json=as_json)
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (Interrupted, click.Abort, KeyboardInterrupt):
         trouble("interrupted", "interrupted", "what was acknowledged is kept", {}, as_json=as_json)
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last resort: said, and not shown as a wall of text

@@ -96,6 +96,10 @@ class Settled(msgspec.Struct):
         return self.root / load_settings(self.root).tables
 
 
+class Interrupted(Exception):
+    """Ctrl-C, once the archive is closed; click would write an empty line for a KeyboardInterrupt."""
+
+
 pass_settled = click.make_pass_decorator(Settled, ensure=True)
 
 
@@ -108,3 +112,5 @@ def perform(work: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
         return asyncio.run(work()) or 0
     except OutputClosed:
         return 0
+    except KeyboardInterrupt:
+        raise Interrupted from None

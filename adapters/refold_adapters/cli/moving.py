@@ -60,9 +60,11 @@ def restore_(
     if in_place and origin == "log" and replica is not None:
         raise click.UsageError("--replica names the owner of a new log; in place, from the log, it stays")
 
+    target = output.absolute() if output is not None else None
+
     async def work() -> int:
         with progress(quiet=settled.quiet) as bars:
-            report = await restore(settled.root, output, origin=origin, at=at, replica=replica, progress=bars)
+            report = await restore(settled.root, target, origin=origin, at=at, replica=replica, progress=bars)
         _tell(settled, report)
         return 0 if report.ok else 4
 

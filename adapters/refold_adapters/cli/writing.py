@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -65,12 +66,13 @@ def init(
     root = settled.root
     if (root / load_settings(root).changelog).exists():
         raise ArchiveExists(str(root))
+    who["actor"] = settled.actor(who["actor"])
 
     async def work() -> None:
         async with refold.open(root, replica=replica, time=time) as engine:
             events = []
             if collections is not None:
-                events = await engine.define(collections, actor=settled.actor(who["actor"]), reason=who["reason"])
+                events = await engine.define(collections, **who)
             await asyncio.to_thread(_write_settings, root)
             names = [event.collection for event in events]
             if settled.json:
@@ -95,10 +97,11 @@ def _write_settings(root: Path) -> None:
 def define(settled: Settled, /, file: Path, time: int | None, **who: str | None) -> int:
     """Define collections, or change their definitions; what is so already is left alone."""
     settled.must_exist()
+    who["actor"] = settled.actor(who["actor"])
 
     async def work() -> None:
         async with settled.writing(time) as engine:
-            events = await engine.define(file, actor=settled.actor(who["actor"]), reason=who["reason"])
+            events = await engine.define(file, **who)
             if settled.json:
                 document({"events": [event_document(event) for event in events]})
             elif not settled.quiet:
@@ -110,15 +113,15 @@ def define(settled: Settled, /, file: Path, time: int | None, **who: str | None)
 
 @contextlib.contextmanager
 def _on_disk(path: Path) -> Iterator[Path]:
-    """The file itself, or what comes through stdin as a file, since it may have to be read twice."""
-    if str(path) != "-":
+    """The file itself, or what comes through stdin or a pipe as a file, since it may have to be read twice."""
+    if str(path) != "-" and (path.is_file() or not path.exists() or path.is_dir()):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="refold-") as folder:
-        copy = Path(folder) / "stdin"
+    with tempfile.TemporaryDirectory(prefix="refold-") as folder, contextlib.ExitStack() as stack:
+        copy = Path(folder) / path.name.replace("-", "stdin")
+        source = sys.stdin.buffer if str(path) == "-" else stack.enter_context(path.open("rb"))
         with copy.open("wb") as file:
-            while data := sys.stdin.buffer.read(1 << 20):
-                file.write(data)
+            shutil.copyfileobj(source, file)
         yield copy
 
 
