@@ -7,8 +7,10 @@ but the log can be deleted while nobody has the archive open; opening it brings 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -56,6 +58,9 @@ class FileStore:
         self.projections: Sequence[Projection] = ()
         self._log_path = root / settings.changelog
         self._tables_path = root / settings.tables
+        self._rebuilt_path = self._tables_path.with_suffix(".rebuild.db")
+        self._verified_path = self._tables_path.with_suffix(".verify.db")
+        self._folding = asyncio.Lock()
         self._lock = Lock(root / f"{settings.changelog}.lock")
         self._writing: SqliteThread | None = None
         self._reading: SqliteThread | None = None
@@ -79,9 +84,15 @@ class FileStore:
         if replica is not None and not _REPLICA.fullmatch(replica):
             raise SettingsInvalid("replica", f"{replica!r} is not 1 to 64 letters, digits, dots, _ or -")
         self._lock.acquire(clock())
+        for left in (self._rebuilt_path, self._verified_path):
+            remove_database(left)
         exists = self._log_path.exists()
         self._log = SqliteLog(self._log_path, owner="" if exists else replica or new_id())
         found = self._log.replica()
+        if not found and not self._log.end():  # whoever created it died before it had an owner
+            self._log.close()
+            self._log = SqliteLog(self._log_path, owner=replica or new_id())
+            found = self._log.replica()
         if not found:
             raise FormatUnknown(str(self._log_path), "a log without an owner", "logs with an owner")
         if replica is not None and found != replica:
@@ -128,6 +139,7 @@ class FileStore:
         if self._readers is None:
             log = SqliteLog(self._log_path, readonly=True)
             self._readers = log, SqliteTables(self._tables_path, log.at, readonly=True)
+        self._readers[1].refresh()
         return self._readers
 
     def _close_readers(self) -> None:
@@ -157,13 +169,9 @@ class FileStore:
         they have caught up, while no commit is under way.
         """
         assert self._writing is not None
-        beside = self._tables_path.with_name(f"{self._tables_path.stem}.rebuild.db")
-        await self._fold_into(beside, progress)
-        if self._reading is not None:
-            await self._reading.run(self._close_readers)
-        await self._writing.run(lambda: self._swap_tables(beside))
-        if self._reading is not None:
-            await self._reading.run(self._close_readers)
+        async with self._folding:
+            await self._fold_into(self._rebuilt_path, progress)
+            await self._writing.run(lambda: self._swap_tables(self._rebuilt_path))
 
     async def _fold_into(self, path: Path, progress: Callable[[int], None], upto: int | None = None) -> None:
         """Folds the log, or its events up to a position, into new tables at `path`."""
@@ -195,15 +203,22 @@ class FileStore:
         self._tables = SqliteTables(self._tables_path, log.at)
 
     async def verify_tables(self, progress: Callable[[int], None]) -> list[Finding]:
-        """See `Store.verify_tables`: the log is folded into tables beside, and the two are compared."""
-        beside = self._tables_path.with_name(f"{self._tables_path.stem}.verify.db")
-        check = await asyncio.to_thread(TablesCheck, self._tables_path)
-        try:
-            await self._fold_into(beside, progress, upto=check.position)
-            return await asyncio.to_thread(check.compare, beside)
-        finally:
-            await asyncio.to_thread(check.close)
-            await asyncio.to_thread(remove_database, beside)
+        """See `Store.verify_tables`: the log is folded into tables beside, and the two are compared.
+
+        Readers fold in the system's place for temporary files: what is beside the tables belongs to the writer.
+        """
+        async with self._folding:
+            check = await asyncio.to_thread(TablesCheck, self._tables_path)
+            place = await asyncio.to_thread(tempfile.mkdtemp, prefix="refold-") if self.readonly else None
+            beside = self._verified_path if place is None else Path(place) / self._verified_path.name
+            try:
+                await self._fold_into(beside, progress, upto=check.position)
+                return await asyncio.to_thread(check.compare, beside)
+            finally:
+                await asyncio.to_thread(check.close)
+                await asyncio.to_thread(remove_database, beside)
+                if place is not None:
+                    await asyncio.to_thread(os.rmdir, place)
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -130,7 +130,7 @@ def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[A
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     order = ", ".join(f"{rank} {direction}" for rank in ranks)
     sql = (
-        f"SELECT {', '.join(ranks)}, r.key, r.state FROM {quote(schema.name)} t"
+        f"SELECT {', '.join(ranks)}, r.key, r.position, r.state FROM {quote(schema.name)} t"
         f" JOIN _refold_records r ON r.collection = {collection} AND r.key = CAST({plain_key} AS TEXT)"
         f"{where} ORDER BY {order} LIMIT {query.limit:d}"
     )

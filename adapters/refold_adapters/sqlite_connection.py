@@ -7,6 +7,7 @@ read back. Its errors become `StorageFailed`. A WAL database may be written and 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -103,6 +104,15 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         finally:
             connection.close()
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file at a path from another that takes its place; None when there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 class SqliteThread:

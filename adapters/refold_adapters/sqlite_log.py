@@ -18,10 +18,8 @@ from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 
-import msgspec
-
-from refold.errors import EventForked, EventsMissing, LogCorrupt, StorageFailed, StorePoisoned
-from refold.events import Event, Head, decode
+from refold.errors import EventForked, EventsMissing, StorageFailed, StorePoisoned
+from refold.events import Event, Head, stored_event
 
 from .sqlite_connection import close, connect, ensure_schema, failures
 
@@ -60,7 +58,7 @@ class SqliteLog:
             ).fetchone()
             for number in self._ids.values()
         ]
-        events = [self._decode(*row) for row in newest if row is not None]
+        events = [stored_event(*row) for row in newest if row is not None]
         self._heads = {event.replica: Head(event.seq, event.hash) for event in events}
         self._time = max((event.time for event in events), default=0)
 
@@ -127,7 +125,7 @@ class SqliteLog:
         row = self._connection.execute(
             "SELECT position, body FROM events WHERE replica = ? AND seq = ?", (self._ids.get(replica, 0), seq)
         ).fetchone()
-        return self._decode(*row).hash if row is not None else b""
+        return stored_event(*row).hash if row is not None else b""
 
     def _insert(self, first: int, events: Sequence[Event], bodies: Sequence[bytes], heads: dict[str, Head]) -> None:
         execute = self._connection.execute
@@ -146,12 +144,6 @@ class SqliteLog:
         if whole < len(rows):
             self._connection.executemany(_INSERT_ONE, rows[whole:])
 
-    def _decode(self, position: int, body: bytes) -> Event:
-        try:
-            return decode(body, position)
-        except (msgspec.DecodeError, TypeError, UnicodeDecodeError) as error:
-            raise LogCorrupt(position, f"it does not decode as an event: {error}") from error
-
     def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """See `Changelog.bodies`."""
         with failures(self.path, "reading the log"):
@@ -162,7 +154,7 @@ class SqliteLog:
 
     def read(self, after: int, limit: int) -> list[Event]:
         """See `Changelog.read`."""
-        return [self._decode(position, body) for position, body in self.bodies(after, limit)]
+        return [stored_event(position, body) for position, body in self.bodies(after, limit)]
 
     def at(self, positions: Sequence[int]) -> list[Event]:
         """See `Changelog.at`."""
@@ -174,7 +166,7 @@ class SqliteLog:
                 rows = self._connection.execute(
                     f"SELECT position, body FROM events WHERE position IN ({marks}) ORDER BY position", part
                 )
-                found += [self._decode(position, body) for position, body in rows]
+                found += [stored_event(position, body) for position, body in rows]
         return found
 
     def end(self) -> int:

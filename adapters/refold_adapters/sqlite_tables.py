@@ -1,7 +1,8 @@
 """The state of every record in SQLite: `tables.db`.
 
 A table a collection holds the columns of its fields and nothing else, for whoever wants to query it. What refold needs
-to decide and to replay stands in `_refold_records`: each record's state, and the position of its newest event.
+to decide and to replay stands in `_refold_records`: each record's state, and the position of its newest event. The
+state of a record that was written once is that event, so it is left out here and read from the log.
 `_refold_chain` leads from an event to the one before it of the same record; an event that has none, as most in a young
 log, has no row there. Both grow at their end, in the order of the log, so that writing them costs no random access.
 
@@ -21,13 +22,14 @@ from typing import Any
 import msgspec
 
 from refold.decide import settled_values
-from refold.events import Checkpoint, Event, Head
+from refold.errors import StorageFailed
+from refold.events import Checkpoint, Event, Head, canonical, is_event
 from refold.fold import State, decode_state, format_digest
 from refold.ports import Changes, Query
 from refold.schema import Schema
 
 from .sqlite_columns import TableStatements, page_sql, quote
-from .sqlite_connection import close, connect, ensure_schema, failures
+from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
 
 FORMAT = 1
 Record = tuple[str, str]
@@ -76,7 +78,7 @@ def insert_many(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[
 class SqliteTables:
     """Tables in one SQLite file. Implements `Tables`.
 
-    `read_events` gives the events at some positions of the log; it is needed where a policy sums a record's history.
+    `read_events` gives the events at some positions of the log.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class SqliteTables:
         self.path = path
         self.readonly = readonly
         self._read_events = read_events
+        self._file = file_identity(path)
         self._connection = connect(path, readonly=readonly, synchronous=1)
         self._found: dict[Record, tuple[int, int]] = {}
         self._compiled: dict[str, TableStatements] = {}
@@ -105,6 +108,18 @@ class SqliteTables:
         rows = self._connection.execute("SELECT name, id FROM _refold_collections").fetchall()
         self._ids: dict[str, int] = dict(rows)
 
+    def refresh(self) -> None:
+        """Goes on in the file that stands at the path now, if the one that was opened there has been replaced."""
+        found = file_identity(self.path)
+        if found is None or found == self._file:
+            return
+        connection = connect(self.path, readonly=self.readonly, synchronous=1)
+        self._connection.close()
+        self._connection, self._file = connection, found
+        self._found.clear()
+        with failures(self.path, "reading the tables"):
+            self._load_collections()
+
     def _id(self, collection: str) -> int:
         if collection not in self._ids and self.readonly:
             self._load_collections()
@@ -118,18 +133,28 @@ class SqliteTables:
         found: dict[Record, bytes] = {}
         with failures(self.path, "reading the tables"):
             for collection, keys in by_collection.items():
-                for key, row, position, state in self._rows(self._id(collection), keys):
+                rows = self._rows(self._id(collection), keys)
+                for (key, row, position, _), state in zip(rows, self._states(rows), strict=True):
                     found[collection, key] = state
                     self._found[collection, key] = row, position
         if self.readonly:
             self._found.clear()
         return found
 
-    def _rows(self, collection: int, keys: list[str]) -> Iterator[tuple[str, int, int, bytes]]:
+    def _rows(self, collection: int, keys: Sequence[str]) -> list[tuple[str, int, int, bytes | None]]:
         if len(keys) == 1:
-            return self._connection.execute(_LOAD_ONE, (collection, keys[0]))
+            return self._connection.execute(_LOAD_ONE, (collection, keys[0])).fetchall()
         parts = ((part, f"{_LOAD} IN ({marks(len(part))})") for part in padded(keys))
-        return chain.from_iterable(self._connection.execute(sql, [collection, *part]) for part, sql in parts)
+        return list(chain.from_iterable(self._connection.execute(sql, [collection, *part]) for part, sql in parts))
+
+    def _states(self, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
+        """The states of rows that end in position and state, where a state that is left out is the log's event."""
+        left_out = sorted({row[-2] for row in rows if row[-1] is None})
+        bodies = {event.position: canonical(event) for event in self._read_events(left_out)} if left_out else {}
+        try:
+            return [bodies[row[-2]] if row[-1] is None else row[-1] for row in rows]
+        except KeyError as error:
+            raise StorageFailed(str(self.path), "reading the tables", f"the log has no position {error}") from None
 
     def requests(self, request_ids: Sequence[str]) -> dict[str, int]:
         """See `Tables.requests`."""
@@ -202,10 +227,11 @@ class SqliteTables:
                 self._connection.execute(
                     "INSERT INTO _refold_collections (id, name) VALUES (?, ?)", (ids[collection], collection)
                 )
-        new: list[tuple[int, str, int, bytes]] = []
-        old: list[tuple[int, bytes, int]] = []
+        new: list[tuple[int, str, int, bytes | None]] = []
+        old: list[tuple[int, bytes | None, int]] = []
         for record, position in last.items():
-            state = changes.after[record]
+            data = changes.after[record]
+            state = None if is_event(data) else data
             if record in found:
                 old.append((position, state, found[record][0]))
             else:
@@ -239,12 +265,13 @@ class SqliteTables:
         schema = statements.schema
         last = 0
         while rows := self._connection.execute(
-            "SELECT id, key, state FROM _refold_records WHERE collection = ? AND id > ? ORDER BY id LIMIT 1000",
+            "SELECT id, key, position, state FROM _refold_records"
+            " WHERE collection = ? AND id > ? ORDER BY id LIMIT 1000",
             (self._ids[schema.name], last),
         ).fetchall():
             last = rows[-1][0]
             changed, gone = [], []
-            for _, key, data in rows:
+            for (_, key, *_), data in zip(rows, self._states(rows), strict=True):
                 if key and key not in skip:
                     values, present = settled_values(decode_state(data), (schema.name, key), schema, self._events)
                     if present:
@@ -312,17 +339,17 @@ class SqliteTables:
         sql, values = page_sql(query, schema, self._id(query.collection))
         with failures(self.path, "searching the tables"):
             rows = self._connection.execute(sql, values).fetchall()
-        return [(row[:-2], row[-2], row[-1]) for row in rows]
+            states = self._states(rows)
+        return [(row[:-3], row[-3], state) for row, state in zip(rows, states, strict=True)]
 
     def definitions(self) -> dict[str, bytes]:
         """See `Tables.definitions`."""
         with failures(self.path, "reading the tables"):
-            return dict(
-                self._connection.execute(
-                    "SELECT name, state FROM _refold_records JOIN _refold_collections c ON c.id = collection"
-                    " WHERE key = '' ORDER BY name"
-                ).fetchall()
-            )
+            rows = self._connection.execute(
+                "SELECT name, position, state FROM _refold_records JOIN _refold_collections c ON c.id = collection"
+                " WHERE key = '' ORDER BY name"
+            ).fetchall()
+            return {row[0]: state for row, state in zip(rows, self._states(rows), strict=True)}
 
     def counts(self) -> dict[str, int]:
         """See `Tables.counts`."""

@@ -13,7 +13,7 @@ CREATE TABLE _refold_records (
     collection INTEGER NOT NULL REFERENCES _refold_collections (id),
     key TEXT NOT NULL,
     position INTEGER NOT NULL,
-    state BLOB NOT NULL,
+    state BLOB,
     UNIQUE (collection, key)
 );
 CREATE TABLE _refold_chain (

@@ -17,6 +17,8 @@ from typing import Any
 
 import msgspec
 
+from .errors import LogCorrupt
+
 GENESIS = bytes(32)
 """What `prev` of a replica's first event is."""
 
@@ -100,6 +102,19 @@ def decode(body: bytes, position: int = 0) -> Event:
     event = _decoder.decode(body)
     msgspec.structs.force_setattr(event, "position", position)
     return event
+
+
+def stored_event(position: int, body: bytes) -> Event:
+    """The event that a log holds at a position. Raises `LogCorrupt` for bytes that encode no event."""
+    try:
+        return decode(body, position)
+    except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError) as error:
+        raise LogCorrupt(position, f"it does not decode as an event: {error}") from error
+
+
+def is_event(data: bytes) -> bool:
+    """Whether canonical bytes are those of an event: what else is stored beside events is a shorter array."""
+    return data[:1] == _HEADER
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True, gc=False):

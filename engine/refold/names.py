@@ -51,7 +51,7 @@ _DEVICE = re.compile(
 ).match
 _SHORT = re.compile(r"[^.]{1,6}~[0-9]{1,6}(?:\..{0,3})?", re.DOTALL).fullmatch
 _OWN = re.compile(
-    r"(?:data\.csv|meta\.json|events\.jsonl)(?:\..*)?|refold\..*|.*\.(?:db|db-wal|db-shm|db-journal|lock)", re.DOTALL
+    r"data\..*|(?:meta\.json|events\.jsonl)(?:\..*)?|refold\..*|.*\.(?:db|db-wal|db-shm|db-journal|lock)", re.DOTALL
 ).fullmatch
 
 _TOKEN = re.compile(r"%[0-7][0-9A-F]|%[C-F][0-9A-F](?:%[89AB][0-9A-F])+|.", re.DOTALL)

@@ -7,10 +7,12 @@ replaying its events would do.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
 
 from .conflict import Policy, settle
 from .errors import FormatUnknown
-from .events import Checkpoint, Event, Head
+from .events import Checkpoint, Event, Head, stored_event
 from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold_all, state_hash
 from .ports import Changelog, Changes, Tables
 from .schema import Schema, from_data
@@ -32,30 +34,45 @@ def advance(checkpoint: Checkpoint, events: Sequence[Event], digest: int | None 
     return Checkpoint(events[-1].position, {**checkpoint.heads, **heads_of(events)}, digest)
 
 
+class Sealed(NamedTuple):
+    """A run of events with their canonical bytes and the hashes of those."""
+
+    events: Sequence[Event]
+    bodies: Sequence[bytes]
+    hashes: Sequence[bytes]
+
+    def heads(self) -> dict[str, Head]:
+        """Where the run leaves each of its replicas."""
+        return {event.replica: Head(event.seq, digest) for event, digest in zip(self.events, self.hashes, strict=True)}
+
+
 def changes_of(
     checkpoint: Checkpoint,
-    events: Sequence[Event],
+    run: Sealed,
     states: Mapping[Record, State],
     before: Mapping[Record, bytes],
     heads: Mapping[str, Head],
 ) -> Changes:
     """What a run of events changes, given the states it leaves, the bytes of those it found, and where it ends."""
+    records = [(event.collection, event.key) for event in run.events]
+    newest = dict(zip(records, zip(run.bodies, run.hashes, strict=True), strict=True))
     after = {}
     digest = checkpoint.digest or 0
     for record, state in states.items():
-        data = after[record] = encode_state(state)
-        digest += state_hash(*record, data)
+        body, own = newest[record]
+        data = after[record] = encode_state(state, body)
+        digest += int.from_bytes(own, "big") if data is body else state_hash(*record, data)
         if record in before:
             digest -= state_hash(*record, before[record])
-    end = Checkpoint(events[-1].position, {**checkpoint.heads, **heads}, digest % DIGEST_MODULUS)
-    return Changes(events, states, before, after, end)
+    end = Checkpoint(run.events[-1].position, {**checkpoint.heads, **heads}, digest % DIGEST_MODULUS)
+    return Changes(run.events, states, before, after, end)
 
 
-def fold_events(tables: Tables, checkpoint: Checkpoint, events: Sequence[Event]) -> Changes:
+def fold_events(tables: Tables, checkpoint: Checkpoint, run: Sealed) -> Changes:
     """What a run of events changes in these tables."""
-    before = tables.load({event.record for event in events})
+    before = tables.load({event.record for event in run.events})
     states = {record: decode_state(data) for record, data in before.items()}
-    return changes_of(checkpoint, events, fold_all(states, events), before, heads_of(events))
+    return changes_of(checkpoint, run, fold_all(states, run.events), before, run.heads())
 
 
 def schema_of(name: str, state: State) -> Schema:
@@ -91,9 +108,12 @@ def is_ahead(log: Changelog, checkpoint: Checkpoint) -> bool:
 def catch_up(log: Changelog, tables: Tables, limit: int = REPLAY_BATCH) -> bool:
     """Folds the next batch of the log into the tables; False when there was none."""
     checkpoint = tables.checkpoint()
-    events = log.read(checkpoint.position, limit)
-    if not events:
+    stored = log.bodies(checkpoint.position, limit)
+    if not stored:
         return False
-    changes = fold_events(tables, checkpoint, events)
+    bodies = [body for _, body in stored]
+    hashes = [sha256(body).digest() for body in bodies]
+    run = Sealed([stored_event(position, body) for position, body in stored], bodies, hashes)
+    changes = fold_events(tables, checkpoint, run)
     tables.save(changes, schemas_after(load_schemas(tables), changes))
     return True

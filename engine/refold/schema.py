@@ -357,6 +357,6 @@ class Schema:
     def folder(self, stored: Mapping[str, Any]) -> str:
         """The record's folder, relative to the archive. Raises `ValueRefused` when its path is too long."""
         try:
-            return self.template.folder(stored)
+            return self.template.folder({**self.blank, **stored})
         except (FolderTooLong, NotADate) as error:
             raise ValueRefused(self.name, self.template.fields[0], str(error), self.collection.folder) from None

@@ -25,7 +25,7 @@ from .errors import EngineClosed, ProjectionFailed, RefoldError, StorePoisoned
 from .events import Checkpoint, Event, Head
 from .fold import decode_state
 from .ports import Changelog, Store, Tables
-from .replay import changes_of, schemas_after
+from .replay import Sealed, changes_of, schemas_after
 from .schema import Schema
 
 Answer = list[Event | None]
@@ -176,7 +176,8 @@ class Writer:
             for offset, event in enumerate(decision.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
             heads = {self.replica: decision.head}
-            changes = changes_of(self.checkpoint, decision.events, decision.states, before, heads)
+            run = Sealed(decision.events, decision.bodies, decision.hashes)
+            changes = changes_of(self.checkpoint, run, decision.states, before, heads)
             schemas = schemas_after(self.schemas, changes)
             tables.save(changes, schemas)
         except BaseException as error:

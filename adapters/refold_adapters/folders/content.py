@@ -204,10 +204,12 @@ def read_meta(text: bytes | None) -> Meta | None:
     return meta if meta.schema_version == SCHEMA_VERSION else None
 
 
+def is_ours(name: str) -> bool:
+    """Whether a file of this name can be one that refold wrote."""
+    return name in {DATA, META, EVENTS} or (name.startswith("data.") and name.endswith(".csv") and "/" not in name)
+
+
 def names_in(meta: Meta | None) -> set[str]:
     """The files that refold wrote where this meta.json stands, as far as their names can be ours."""
-    names = {DATA, META, EVENTS}
-    for file in meta.collections.values() if meta is not None else ():
-        if file.file.startswith("data.") and file.file.endswith(".csv") and "/" not in file.file:
-            names.add(file.file)
-    return names
+    files = meta.collections.values() if meta is not None else ()
+    return {DATA, META, EVENTS, *(file.file for file in files if is_ours(file.file))}

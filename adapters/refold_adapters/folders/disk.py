@@ -72,6 +72,9 @@ class Disk(Protocol):
     def read_all(self, place: str, names: Sequence[tuple[str, int]]) -> list[bytes] | None:
         """The starts of some files, each at most so long; None when one is not there."""
 
+    def unfinished(self, place: str) -> list[str]:
+        """The files of a folder that were begun and never published, by the names they have."""
+
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """Every folder with the names of those regular files in it that may be refold's; links are not followed."""
 
@@ -311,6 +314,11 @@ class PosixDisk:
         except OSError as error:
             raise StorageFailed(str(self.root / place), "reading", str(error)) from error
         return found
+
+    def unfinished(self, place: str) -> list[str]:
+        """See `Disk.unfinished`."""
+        found = self._list(place)
+        return sorted(name for name in found[1] if name.endswith(TEMPORARY)) if found is not None else []
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """See `Disk.walk`."""

@@ -22,7 +22,7 @@ from refold.ports import Record
 from refold.schema import Schema
 
 from .blocks import BLOCK, BlockHash, tail_start
-from .content import EVENTS, META, Sheet, data_names, meta_json, names_in, read_meta
+from .content import EVENTS, META, Sheet, data_names, is_ours, meta_json, names_in, read_meta
 from .disk import TEMPORARY, Disk
 from .index import PART, UNSURE, File, Folder, Index, Written
 from .lines import line_of
@@ -347,5 +347,9 @@ def stale_names(disk: Disk, folder: Folder, written: Written) -> list[str]:
     names = names_in(read_meta(disk.read(folder.place, META)))
     if folder.written is not None:
         names.update(file.name for file in folder.written.data.values())
-    unfinished = sorted(name + TEMPORARY for name in names | kept) if folder.dirt >= UNSURE else []
-    return sorted(names - kept) + unfinished
+    return sorted(names - kept) + (unfinished_names(disk, folder.place) if folder.dirt >= UNSURE else [])
+
+
+def unfinished_names(disk: Disk, place: str) -> list[str]:
+    """The files that were begun in a folder and never finished, also those of a collection that has left it since."""
+    return [name for name in disk.unfinished(place) if is_ours(name.removesuffix(TEMPORARY))]

@@ -26,7 +26,7 @@ from refold.verify import Finding
 from .content import META, names_in, read_meta
 from .disk import TEMPORARY, Disk, PosixDisk
 from .index import PART, REWRITE, UNSURE, WHOLE, Folder, Index, Written
-from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, stale_names
+from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, stale_names, unfinished_names
 from .source import ReadLog, SnapshotTables, Source
 from .verify import Verification
 
@@ -261,7 +261,8 @@ class FolderReplicas:
         names = names_in(read_meta(self._disk.read(place, META)))
         if folder.written is not None:
             names.update(file.name for file in folder.written.data.values())
-        self._disk.remove(place, sorted(names) + sorted(name + TEMPORARY for name in names))
+        unfinished = unfinished_names(self._disk, place) if folder.dirt >= UNSURE else []
+        self._disk.remove(place, sorted(names) + unfinished)
 
     def _look(self) -> None:
         """Notes where files of ours stand, before the first folder is written to a new index."""
@@ -282,10 +283,8 @@ class FolderReplicas:
         while places := self._index.suspects(self._batch):
             for place, known in places:
                 meta = read_meta(self._disk.read(place, META))
-                if meta is not None:
-                    names = sorted(names_in(meta))
-                    unfinished = [name + TEMPORARY for name in names]
-                    self._disk.remove(place, unfinished if known else names + unfinished)
+                names = sorted(names_in(meta)) if meta is not None and not known else []
+                self._disk.remove(place, names + unfinished_names(self._disk, place))
             self._disk.sync()
             with self._index.transaction():
                 self._index.cleared([place for place, _ in places])

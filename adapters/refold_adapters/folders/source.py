@@ -64,6 +64,7 @@ class ReadTables(SqliteTables):
     @contextmanager
     def snapshot(self) -> Iterator[Checkpoint]:
         """See `SnapshotTables.snapshot`."""
+        self.refresh()
         with failures(self.path, "reading the tables"):
             self._connection.execute("BEGIN")
         try:
@@ -102,15 +103,9 @@ class ReadTables(SqliteTables):
         found: dict[Record, tuple[int, bytes]] = {}
         with failures(self.path, "reading the tables"):
             for collection, keys in by_collection.items():
-                number = self._id(collection)
-                for part in padded(keys):
-                    rows = self._connection.execute(
-                        "SELECT key, position, state FROM _refold_records"
-                        f" WHERE collection = ? AND key IN ({marks(len(part))})",
-                        [number, *part],
-                    )
-                    for key, position, state in rows:
-                        found[collection, key] = position, state
+                rows = self._rows(self._id(collection), keys)
+                for (key, _, position, _), state in zip(rows, self._states(rows), strict=True):
+                    found[collection, key] = position, state
         return found
 
 
