@@ -30,7 +30,7 @@ from refold.values import Refused, show
 
 from .csv_cells import original_cell
 from .inference import infer_fields
-from .record_files import FileRow, RecordFile, RowError, bad_bytes
+from .record_files import FileRow, RecordFile, RowError, bad_bytes, where
 
 BATCH = 1000
 LISTED = 100_000
@@ -154,7 +154,7 @@ class Converter:
 
     def error(self, row: FileRow, error: RefoldError) -> RowError:
         """Why a row is refused."""
-        where = "" if self._file.columns is None and self._file.kind == "json" else f" (line {row.line})"
+        at = where(row.number, row.line)
         field = error.field if isinstance(error, ValueRefused) else None
         if isinstance(error, FieldUnknown):
             field = next(name for name in row.cells if name not in self._schema.collection.fields)
@@ -163,8 +163,8 @@ class Converter:
             for (name, *_), cell in zip(self._columns, row.cells, strict=True):
                 if cell and (bad := bad_bytes(cell)):
                     why = f"byte 0x{bad[0]:02X} is not {self._file.encoding}; say which encoding with --encoding"
-                    return RowError(row.number, name, "bad-encoding", f"field {name!r}: {why}{where}")
-        return RowError(row.number, field, error.code, f"{error}{where}")
+                    return RowError(row.number, name, "bad-encoding", f"field {name!r}: {why}{at}")
+        return RowError(row.number, field, error.code, f"{error}{at}")
 
 
 class _Prepared(msgspec.Struct):
@@ -252,7 +252,8 @@ class Importer:
             if first[request.key] == row.number:
                 kept.append((row, request))
                 continue
-            message = f"key {show(request.key)} stands in row {first[request.key]} already (line {row.line})"
+            at = where(row.number, row.line)
+            message = f"key {show(request.key)} stands in row {first[request.key]} already{at}"
             prepared.errors.append(RowError(row.number, self._schema.collection.key, "duplicate-key", message))
         prepared.rows = [row for row, _ in kept]
         prepared.requests = [request for _, request in kept]
@@ -380,11 +381,10 @@ async def _define(engine: Engine, name: str, plan: Plan, wording: Wording) -> No
     elif plan.add_fields:
         found = await asyncio.to_thread(_scan, plan, None)
         fresh = {
-            field: spec if spec.type != "str" or spec.null else Field("str", default="")
+            field: spec if spec.default == "" else Field(spec.type, null=True)
             for field, spec in found.items()
             if field not in known.collection.fields
         }
-        fresh = {field: spec if spec.default == "" else Field(spec.type, null=True) for field, spec in fresh.items()}
         if not fresh:
             return
         wanted = msgspec.structs.replace(known.collection, fields={**known.collection.fields, **fresh})

@@ -3,7 +3,7 @@
 A guess must not change what is there: a column has a type only when every cell of it, read as that type and written
 again, means the same. So 076329 stays text, as does a column that mixes kinds, and a number with more digits than a
 double holds. What remains is the narrowest of int, float, bool, date and datetime, else str. A column with empty cells
-allows null, but a text column keeps the empty text, which CSV files rarely tell from null.
+allows null, but a text column keeps the empty text, which CSV files rarely tell from null, and which is its default.
 
 Values of JSON have a type of their own, and only text is looked at for dates; what is mixed or nested becomes `json`.
 """
@@ -104,14 +104,18 @@ class Guess:
         absent = self.null or self.seen < rows
         if not self._json:
             kind = self._kinds[0] if self._kinds and self._some else "str"
-            return Field(kind, null=absent or (self.empty and kind != "str"))
+            return _field(kind, null=absent or (self.empty and kind != "str"))
         if self._json == {"str"}:
             kind = self._kinds[0] if self._kinds else "str"
         elif self._json <= {"int", "float"}:
             kind = "float" if "float" in self._json else "int"
         else:
             kind = "bool" if self._json == {"bool"} else "json"
-        return Field(kind, null=absent)
+        return _field(kind, null=absent)
+
+
+def _field(kind: str, *, null: bool) -> Field:
+    return Field(kind, null=null, default="" if kind == "str" and not null else None)
 
 
 def infer_fields(

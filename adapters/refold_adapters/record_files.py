@@ -55,6 +55,11 @@ def bad_bytes(text: str) -> list[int]:
     return [ord(char) - 0xDC00 for char in text if "\udc80" <= char <= "\udcff"]
 
 
+def where(number: int, line: int) -> str:
+    """The line of a row, where it is not its number."""
+    return f" (line {line})" if line != number else ""
+
+
 class RecordFile:
     """An open file of records, to be read once. `columns` is the header of a CSV file, None for JSON.
 
@@ -165,17 +170,18 @@ class RecordFile:
         width = len(columns)
         for row in self._rows:
             if isinstance(row, CsvError):
-                yield RowError(row.row, None, "bad-row", f"{row.why} (line {row.line})")
+                yield RowError(row.row, None, "bad-row", row.why + where(row.row, row.line))
             elif len(row.cells) == width:
                 yield FileRow(row.number, row.line, row.cells)
             elif row.cells != [None]:
                 cells = f"{len(row.cells)} cell{'s' * (len(row.cells) != 1)}"
-                yield RowError(row.number, None, "bad-row", f"{cells}, and the header has {width} (line {row.line})")
+                why = f"{cells}, and the header has {width}" + where(row.number, row.line)
+                yield RowError(row.number, None, "bad-row", why)
 
     def _json_rows(self) -> Iterator[FileRow | RowError]:
         for value in self._values():
             if value.text is None:
-                message = f"a record of more than 64 MiB (line {value.line})"
+                message = "a record of more than 64 MiB" + where(value.number, value.line)
                 yield RowError(value.number, None, "bad-row", message)
                 continue
             try:
@@ -183,7 +189,7 @@ class RecordFile:
                 if not isinstance(cells, dict):
                     raise ValueError("a JSON object is expected")
             except ValueError as error:
-                yield RowError(value.number, None, "bad-row", f"{error} (line {value.line})")
+                yield RowError(value.number, None, "bad-row", str(error) + where(value.number, value.line))
                 continue
             yield FileRow(value.number, value.line, cells)
 

@@ -111,6 +111,10 @@ def define(settled: Settled, /, file: Path, time: int | None, **who: str | None)
     return perform(work)
 
 
+SHOWN = 20
+"""Failed rows that are shown to people who did not ask for more."""
+
+
 @contextlib.contextmanager
 def _on_disk(path: Path) -> Iterator[Path]:
     """The file itself, or what comes through stdin or a pipe as a file, since it may have to be read twice."""
@@ -187,10 +191,11 @@ def _tell(settled: Settled, report: Report) -> int:
                 f"{getattr(report, name)} {name}" for name in ("read", "created", "updated", "deleted", "unchanged")
             )
             write(f"{', '.join(counts)}, {failed} failed\n")
-        for error in report.failed:
+        shown = report.failed if settled.verbose else report.failed[:SHOWN]
+        for error in shown:
             say(f"row {error.row}: {safe(error.message)}" if error.row is not None else safe(error.message))
-        if report.unlisted:
-            say(f"and {report.unlisted} more rows")
+        if failed > len(shown):
+            say(f"and {failed - len(shown)} more rows; -v shows them")
     return 3 if failed else 0
 
 

@@ -61,8 +61,8 @@ def test_a_changed_row_writes_only_the_changed_field_and_missing_rows_are_delete
         ("EDDL,Düsseldorf,DE,NRW,high,", "elevation", "value-refused", "a whole number is expected (got 'high')"),
         ("EDDL,Düsseldorf,DE,NRW,99999999999999999999,", "elevation", "value-refused", "64 bits"),
         ("EDDL,Düsseldorf,DE,NRW,147,2024-02-30", "opened", "value-refused", "YYYY-MM-DD"),
-        ("EDDL,Düsseldorf,DE,NRW,147", None, "bad-row", "5 cells, and the header has 6 (line 5)"),
-        ("EDDL,Düsseldorf,DE,NRW,147,,", None, "bad-row", "7 cells, and the header has 6 (line 5)"),
+        ("EDDL,Düsseldorf,DE,NRW,147", None, "bad-row", "5 cells, and the header has 6"),
+        ("EDDL,Düsseldorf,DE,NRW,147,,", None, "bad-row", "7 cells, and the header has 6"),
         (",Düsseldorf,DE,NRW,147,", "icao", "value-refused", "key"),
         ('EDDL,D"dorf,DE,NRW,147,', None, "bad-row", "a quote inside a cell"),
         ("EDDF,Twice,DE,NRW,147,", "icao", "duplicate-key", "stands in row 2 already"),
@@ -81,6 +81,22 @@ def test_a_bad_row_says_what_is_wrong_and_harms_no_other(
     people = airports("import", "airports", "next.csv")
     assert (people.code, people.out) == (3, "5 read, 0 created, 0 updated, 0 deleted, 4 unchanged, 1 failed\n")
     assert people.err.startswith("row 5: ")
+
+
+def test_people_are_shown_the_first_bad_rows_and_where_they_start(airports: Refold, tmp_path: Path) -> None:
+    rows = "".join(f'K{number},"a\nb",high\n' for number in range(30))
+    (tmp_path / "next.csv").write_text(f"icao,name,elevation\n{rows}", encoding="utf-8")
+    said = airports("import", "airports", "next.csv").err.splitlines()
+    assert len(said) == 21 and said[-1] == "and 10 more rows; -v shows them"
+    assert said[1].startswith("row 3: ") and said[1].endswith("(line 4)")
+    assert len(airports("import", "airports", "next.csv", "-v").err.splitlines()) == 30
+    assert len(airports("import", "airports", "next.csv", "--json").json["failed"]) == 30
+
+
+def test_an_inferred_text_field_needs_no_value(airports: Refold) -> None:
+    assert airports("put", "airports", "icao=EDDB", "--json").json["event"]["data"] == {
+        "icao": "EDDB", "name": "", "country": "", "subd": "", "elevation": None, "opened": None,
+    }  # fmt: skip
 
 
 def test_rows_the_engine_refuses_are_found_within_their_batch(airports: Refold, tmp_path: Path) -> None:
