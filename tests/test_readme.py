@@ -1,0 +1,81 @@
+"""The README and the tour of the house, tried as a new user tries them."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from refold.schema import from_toml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks in one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def python(code: str, place: Path) -> str:
+    """What a program prints that stands in a file of its own and runs in `place`."""
+    (place / "pasted.py").write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "pasted.py"], cwd=place, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_screen_works_when_pasted(tmp_path: Path) -> None:
+    printed = python(blocks("python")[0], tmp_path)
+    assert "front-desk" in printed and "billing" in printed and "12.5" in printed
+    names = {path.name for path in (tmp_path / "archive" / "Autohaus Süd").iterdir()}
+    assert names == {"data.csv", "meta.json", "events.jsonl"}
+    commands = [line for line in "".join(blocks("console")).splitlines() if line.startswith("$ refold")]
+    assert len(commands) == 3
+    for line in commands:
+        words = shlex.split(line.removeprefix("$ refold"), comments=True)
+        run = [sys.executable, "-c", "from refold_adapters.cli import main; main()", *words]
+        done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+    assert (tmp_path / "rescued" / "Autohaus Süd" / "data.csv").is_file()
+
+
+def test_the_embedding_example_works(tmp_path: Path) -> None:
+    printed = python(blocks("python")[1] + "\nimport asyncio\nasyncio.run(serve())\n", tmp_path)
+    assert "True" in printed
+
+
+def test_the_toml_example_defines_what_it_says() -> None:
+    (airports,) = from_toml(blocks("toml")[0])
+    assert airports.name == "airports" and airports.fields["elevation"].null
+
+
+def test_every_local_link_leads_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.name, target)
+
+
+@pytest.mark.parametrize("package", ["engine/refold", "adapters/refold_adapters"])
+def test_the_tour_names_every_module(package: str) -> None:
+    tour = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"[a-z_]+", tour))
+    modules = {path.stem for path in (ROOT / package).glob("*.py")} - {"__init__"}
+    packages = {path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()}
+    assert (modules | packages) - words == set()
+
+
+def test_the_tour_names_no_module_that_is_gone() -> None:
+    tour = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    modules = {path.name for path in ROOT.glob("*/refold*/**/*.py")} | {
+        path.name for path in (ROOT / "tests").rglob("*.py")
+    }
+    assert set(re.findall(r"\b[a-z_]+\.py\b", tour)) - modules == set()
