@@ -262,20 +262,22 @@ class PosixDisk:
         with self._failures(place, "removing"):
             try:
                 parent, prefix, _ = self._enter(place, make=False)
+                for name in names:
+                    try:
+                        os.unlink(prefix + name, dir_fd=parent)
+                    except FileNotFoundError:
+                        pass
+                self._touched(place, "")
             except FileNotFoundError:
-                return
-            for name in names:
-                try:
-                    os.unlink(prefix + name, dir_fd=parent)
-                except FileNotFoundError:
-                    pass
-            self._touched(place, "")
+                pass  # a crash may have come after the folder was removed, and before those above it were
             while place:
                 above, _, name = place.rpartition("/")
                 try:
                     os.rmdir(name, dir_fd=self._directory(above, make=False))
+                except FileNotFoundError:
+                    pass
                 except OSError as error:
-                    if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+                    if error.errno in {errno.ENOTEMPTY, errno.EEXIST}:
                         return
                     raise
                 if place in self._parents:

@@ -1,0 +1,82 @@
+"""Bugs planted in the process that is killed, to see that the campaign would find them.
+
+Each is a connection class for the databases and a change to the product, both made in that process only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from refold.events import Checkpoint, Event
+from refold.ports import Changes
+from refold.schema import Schema
+from refold_adapters.folders import FolderReplicas
+from refold_adapters.sqlite_tables import SqliteTables
+
+from .points import WatchedConnection
+
+
+class LateConnection(WatchedConnection):
+    """Commits the log at every fifth time only: what lies between is acknowledged before it is committed."""
+
+    commits = 0
+
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """See `sqlite3.Connection.execute`."""
+        if self.database == "changelog":
+            if sql.startswith("BEGIN") and self.in_transaction:
+                sql, parameters = "SELECT 1", ()
+            elif sql == "COMMIT":
+                self.commits += 1
+                if self.commits % 5:
+                    self.watch.passing("after changelog: COMMIT")
+                    sql, parameters = "SELECT 1", ()
+        return super().execute(sql, *parameters)
+
+
+class TearingConnection(WatchedConnection):
+    """Commits the log after every statement that adds to it, so a batch can be there in part."""
+
+    def executemany(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """See `sqlite3.Connection.executemany`."""
+        if self.database != "changelog":
+            return super().executemany(sql, *parameters)
+        cursor = self.cursor()
+        for row in parameters[0]:
+            cursor = self.execute(sql, row)
+            super().execute("COMMIT")
+            super().execute("BEGIN IMMEDIATE")
+        return cursor
+
+
+def tables_checkpoint_first() -> None:
+    """The tables say how far they have come before they have."""
+    save = SqliteTables.save
+
+    def planted(self: SqliteTables, changes: Changes, schemas: dict[str, Schema]) -> None:
+        self._save_checkpoint(changes.checkpoint)
+        save(self, changes, schemas)
+
+    setattr(SqliteTables, "save", planted)  # noqa: B010
+
+
+def folders_checkpoint_first() -> None:
+    """The folders say how far they have come before they have."""
+    apply = FolderReplicas.apply
+
+    def planted(self: FolderReplicas, events: Sequence[Event], checkpoint: Checkpoint) -> None:
+        with self._index.transaction():
+            self._index.save_checkpoint(checkpoint)
+        apply(self, events, checkpoint)
+
+    setattr(FolderReplicas, "apply", planted)  # noqa: B010
+
+
+PLANTS: dict[str, tuple[type[WatchedConnection], Callable[[], None] | None]] = {
+    "acknowledged before commit": (LateConnection, None),
+    "batches torn": (TearingConnection, None),
+    "tables checkpoint before data": (WatchedConnection, tables_checkpoint_first),
+    "folders checkpoint before data": (WatchedConnection, folders_checkpoint_first),
+}
