@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from refold.events import Head
+from refold.names import twin_name
 from refold.schema import Schema
 from refold_adapters.csv_cells import encode_row
 
@@ -64,6 +65,11 @@ def data_names(collections: Sequence[str]) -> dict[str, str]:
     ordered = sorted(collections)
     unique = unique_names(ordered)
     return {name: DATA if index == 0 else f"data.{unique[name]}.csv" for index, name in enumerate(ordered)}
+
+
+def every_data_name(collections: Sequence[str]) -> set[str]:
+    """The names that the file of any of these collections has in some folder."""
+    return {DATA, *(f"data.{name}.csv" for one in collections for name in (one, twin_name(one, one)))}
 
 
 _BARE = r'[^",\r\n]*+'

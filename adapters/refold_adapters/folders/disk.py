@@ -5,8 +5,9 @@ refused, so whatever stands in the archive, nothing outside it is read or writte
 
 A file that is there is never written over: its successor is written beside it (`.refold` added to its name), made
 durable, and renamed. A folder that did not exist has nothing to lose, so its files are written under their own names
-at once: a reader who finds it half done finds no meta.json that fits. What was written is durable once `sync` has
-returned; on Linux that is one `syncfs` for any number of files, elsewhere an fsync each, by a few threads.
+at once, the last one first, which is meta.json: whoever finds the folder half done finds whose it is, and that it does
+not fit. What was written is durable once `sync` has returned; on Linux that is one `syncfs` for any number of files,
+elsewhere an fsync each, by a few threads.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Disk(Protocol):
     def read_all(self, place: str, names: Sequence[tuple[str, int]]) -> list[bytes] | None:
         """The starts of some files, each at most so long; None when one is not there."""
 
-    def unfinished(self, place: str) -> list[str]:
-        """The files of a folder that were begun and never published, by the names they have."""
+    def names(self, place: str) -> list[str]:
+        """The names of those regular files in a folder that may be refold's; none where there is no folder."""
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """Every folder with the names of those regular files in it that may be refold's; links are not followed."""
@@ -180,7 +181,7 @@ class PosixDisk:
         with self._failures(place, "writing"):
             parent, prefix, fresh = self._enter(place, make=True)
             ending = "" if fresh else TEMPORARY
-            for name, data in files:
+            for name, data in reversed(files) if fresh else files:
                 if compare and not fresh and self.read(place, name, 0, len(data) + 1) == data:
                     continue
                 written.append(name)
@@ -317,10 +318,10 @@ class PosixDisk:
             raise StorageFailed(str(self.root / place), "reading", str(error)) from error
         return found
 
-    def unfinished(self, place: str) -> list[str]:
-        """See `Disk.unfinished`."""
+    def names(self, place: str) -> list[str]:
+        """See `Disk.names`."""
         found = self._list(place)
-        return sorted(name for name in found[1] if name.endswith(TEMPORARY)) if found is not None else []
+        return found[1] if found is not None else []
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """See `Disk.walk`."""

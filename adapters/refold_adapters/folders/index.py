@@ -179,6 +179,10 @@ class Index:
         """Takes all places off the list."""
         self._connection.execute("DELETE FROM suspects")
 
+    def collections(self) -> list[str]:
+        """The names of all collections that have records."""
+        return list(self._collections)
+
     def collection_id(self, name: str) -> int:
         """The number of a collection, given to it when it is first asked for."""
         number = self._collections.get(name)

@@ -22,7 +22,7 @@ from refold.ports import Record
 from refold.schema import Schema
 
 from .blocks import BLOCK, BlockHash, tail_start
-from .content import EVENTS, META, Sheet, data_names, is_ours, meta_json, names_in, read_meta
+from .content import EVENTS, META, Sheet, data_names, every_data_name, is_ours, meta_json, names_in, read_meta
 from .disk import TEMPORARY, Disk
 from .index import PART, UNSURE, File, Folder, Index, Written
 from .lines import line_of
@@ -338,7 +338,7 @@ class Renderer:
         return tail
 
 
-def stale_names(disk: Disk, folder: Folder, written: Written) -> list[str]:
+def stale_names(disk: Disk, index: Index, folder: Folder, written: Written) -> list[str]:
     """The files that stand in a folder from earlier and belong there no more, unfinished ones included."""
     old = trusted(folder)
     kept = {META, EVENTS, *(file.name for file in written.data.values())}
@@ -347,9 +347,17 @@ def stale_names(disk: Disk, folder: Folder, written: Written) -> list[str]:
     names = names_in(read_meta(disk.read(folder.place, META)))
     if folder.written is not None:
         names.update(file.name for file in folder.written.data.values())
-    return sorted(names - kept) + (unfinished_names(disk, folder.place) if folder.dirt >= UNSURE else [])
+    if folder.dirt >= UNSURE:
+        names.update(unfinished_names(disk, folder.place), abandoned_names(disk, index, folder.place))
+    return sorted(names - kept)
 
 
 def unfinished_names(disk: Disk, place: str) -> list[str]:
-    """The files that were begun in a folder and never finished, also those of a collection that has left it since."""
-    return [name for name in disk.unfinished(place) if is_ours(name.removesuffix(TEMPORARY))]
+    """The files that were begun in a folder and never finished."""
+    return [name for name in disk.names(place) if name.endswith(TEMPORARY) and is_ours(name.removesuffix(TEMPORARY))]
+
+
+def abandoned_names(disk: Disk, index: Index, place: str) -> set[str]:
+    """The files of collections in a folder, also of those that have left it: a crash can come between the meta.json
+    that does not name their file any more and its removal."""
+    return every_data_name(index.collections()).intersection(disk.names(place))

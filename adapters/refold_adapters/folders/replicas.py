@@ -26,7 +26,7 @@ from refold.verify import Finding
 from .content import META, names_in, read_meta
 from .disk import TEMPORARY, Disk, PosixDisk
 from .index import PART, REWRITE, UNSURE, WHOLE, Folder, Index, Written
-from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, stale_names, unfinished_names
+from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, abandoned_names, stale_names, unfinished_names
 from .source import ReadLog, SnapshotTables, Source
 from .verify import Verification
 
@@ -202,7 +202,8 @@ class FolderReplicas:
             names = item.done + names
             if names:
                 batch.publish.append((folder.place, names))
-            stale = set(stale_names(self._disk, folder, item.written)) - {name + TEMPORARY for name in names}
+            coming = {name + TEMPORARY for name in names}
+            stale = set(stale_names(self._disk, self._index, folder, item.written)) - coming
             if stale:
                 batch.stale.append((folder.place, sorted(stale)))
         return batch
@@ -261,8 +262,9 @@ class FolderReplicas:
         names = names_in(read_meta(self._disk.read(place, META)))
         if folder.written is not None:
             names.update(file.name for file in folder.written.data.values())
-        unfinished = unfinished_names(self._disk, place) if folder.dirt >= UNSURE else []
-        self._disk.remove(place, sorted(names) + unfinished)
+        if folder.dirt >= UNSURE:
+            names.update(unfinished_names(self._disk, place), abandoned_names(self._disk, self._index, place))
+        self._disk.remove(place, sorted(names))
 
     def _look(self) -> None:
         """Notes where files of ours stand, before the first folder is written to a new index."""
@@ -283,8 +285,10 @@ class FolderReplicas:
         while places := self._index.suspects(self._batch):
             for place, known in places:
                 meta = read_meta(self._disk.read(place, META))
-                names = sorted(names_in(meta)) if meta is not None and not known else []
-                self._disk.remove(place, names + unfinished_names(self._disk, place))
+                names = set(unfinished_names(self._disk, place))
+                if meta is not None and not known:
+                    names |= names_in(meta) | abandoned_names(self._disk, self._index, place)
+                self._disk.remove(place, sorted(names))
             self._disk.sync()
             with self._index.transaction():
                 self._index.cleared([place for place, _ in places])

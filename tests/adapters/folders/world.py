@@ -202,8 +202,8 @@ class MortalDisk:
     def read_all(self, place: str, names: Sequence[tuple[str, int]]) -> list[bytes] | None:
         return self._disk.read_all(place, names)
 
-    def unfinished(self, place: str) -> list[str]:
-        return self._disk.unfinished(place)
+    def names(self, place: str) -> list[str]:
+        return self._disk.names(place)
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         return self._disk.walk()
