@@ -40,9 +40,13 @@ class Run(msgspec.Struct):
     """What is known of the records that a run of events touches, so that it need not be asked for again.
 
     `touched` holds those of each folder that had them before or has them now, and whether all their events are new to
-    it. `events` are all of a record's events that the index had not seen, where none stands beyond the run.
+    it. `events` are those of the run; of the records that are `complete` there are none beyond it, and of those that
+    are `unknown` none were before. The run ends at position `end`, the snapshot it is rendered from at `snapshot`.
     """
 
+    end: int = 0
+    snapshot: int = 0
+    complete: set[Record] = set()
     touched: dict[int, dict[Record, bool]] = {}
     states: dict[Record, State] = {}
     events: dict[Record, list[Event]] = {}
@@ -56,10 +60,13 @@ class TooMany(Exception):
 class Rendered(msgspec.Struct):
     """A folder's files as they have to be written.
 
+    `position` is how far the log is in it: a folder written whole holds all of the snapshot, one that was appended to
+    holds what its run brought, since other records of its own may have newer events whose turn is still to come.
     `done` names those that were streamed already; `append` is what comes at the end of events.jsonl, from which size.
     """
 
     folder: Folder
+    position: int
     written: Written
     files: list[tuple[str, bytes]]
     append: tuple[int, bytes] | None = None
@@ -145,7 +152,7 @@ class Renderer:
         fresh.update(self._histories({folder.id: members[folder.id] for folder in whole}, run))
         states = self._states(members, run)
         return [
-            self._render(folder, self._data(members[folder.id], states), tails.get(folder.id), fresh[folder.id])
+            self._render(folder, run, self._data(members[folder.id], states), tails.get(folder.id), fresh[folder.id])
             for folder in folders
         ]
 
@@ -177,14 +184,15 @@ class Renderer:
         """The events that came to folders since they were written, in order."""
         homes = {record: folder for folder in folders for record in run.touched[folder.id]}
         joined = {record for record, folder in homes.items() if run.touched[folder.id][record]}
-        given = {record for record in homes if record in run.events and (record not in joined or record in run.unknown)}
+        given = {record for record in homes.keys() & run.complete if record not in joined or record in run.unknown}
         oldest = min((folder.position for folder in folders), default=0)
         positions = self._positions([([*joined - given], 0), ([*homes.keys() - joined - given], oldest)])
         found: dict[int, list[Entry]] = {folder.id: [] for folder in folders}
         for page in chain((run.events[record] for record in given), self._source.events(positions)):
             for event in page:
                 folder = homes[event.record]
-                if event.record in joined or event.position > folder.position:
+                after = 0 if event.record in joined else folder.position
+                if after < event.position <= max(run.end, folder.position):
                     found[folder.id].append(entry_of(event))
         for entries in found.values():
             entries.sort()
@@ -193,8 +201,8 @@ class Renderer:
     def _histories(self, members: Mapping[int, Sequence[Record]], run: Run) -> dict[int, list[Entry]]:
         """All events of the records of folders, in order."""
         homes = {record: folder for folder, records in members.items() for record in records}
-        given = [record for record in homes if record in run.unknown]
-        asked = [record for record in homes if record not in run.unknown]
+        given = [record for record in homes if record in run.unknown and record in run.complete]
+        asked = list(homes.keys() - set(given))
         found: dict[int, list[Entry]] = {folder: [] for folder in members}
         positions = self._positions([(asked, 0)])
         for page in chain((run.events[record] for record in given), self._source.events(positions)):
@@ -233,6 +241,7 @@ class Renderer:
     def _render(
         self,
         folder: Folder,
+        run: Run,
         data: Mapping[str, tuple[Sheet, list[Mapping[str, Any]]]],
         tail: Tail | None,
         entries: Sequence[Entry],
@@ -247,8 +256,9 @@ class Renderer:
             described[collection] = file, len(records)
             if old is None or old.data.get(collection) != file:
                 files.append((file.name, text))
-        append = None
+        append, position = None, run.snapshot
         if tail is not None:
+            position = max(run.end, folder.position)
             lines = b"".join(tail.add(entries))
             append = (tail.hash.size - len(lines), lines) if lines else None
         else:
@@ -259,7 +269,7 @@ class Renderer:
         written, meta = tail.written(folder.path, described)
         if old is None or old.meta != written.meta:
             files.append((META, meta))
-        return Rendered(folder, written, files, append)
+        return Rendered(folder, position, written, files, append)
 
     def large(self, folder: Folder, run: Run) -> Rendered:
         """Renders one folder of any size: its large files are on the disk when this returns, but for their names."""
@@ -274,8 +284,9 @@ class Renderer:
             else:
                 self._disk.remove(folder.place, [name + TEMPORARY])
         tail = self._tail(folder, run)
-        append = None
+        append, position = None, run.snapshot
         if tail is not None:
+            position = max(run.end, folder.position)
             try:
                 entries = self._news([folder], run)[folder.id]
                 if not entries or entries[0][:3] > tail.last:
@@ -286,6 +297,7 @@ class Renderer:
             except TooMany:
                 tail = None
         if tail is None:
+            position = run.snapshot
             tail = self._stream_events(folder)
             if old is None or (old.size, old.hash) != (tail.hash.size, tail.hash.digest()):
                 done.append(EVENTS)
@@ -293,7 +305,7 @@ class Renderer:
                 self._disk.remove(folder.place, [EVENTS + TEMPORARY])
         written, meta = tail.written(folder.path, described)
         files = [(META, meta)] if old is None or old.meta != written.meta else []
-        return Rendered(folder, written, files, append, done)
+        return Rendered(folder, position, written, files, append, done)
 
     def _has_sheet(self, folder: Folder, collection: str) -> bool:
         """Whether records, and not just a definition, of a collection that is defined are in a folder."""

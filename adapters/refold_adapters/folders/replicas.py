@@ -120,7 +120,7 @@ class FolderReplicas:
                 run = self._route(events, max(checkpoint.position, self._index.routed()), position)
                 self._index.place_twins()
             self._left_over = True
-            noted = self._work(position, run)
+            noted = self._work(run)
             self._leave()
             with self._index.transaction():
                 self._index.done(noted)
@@ -142,9 +142,10 @@ class FolderReplicas:
                 router.route(page)
                 reached = page[-1].position
         self._index.save_routed(reached)
+        router.run.end, router.run.snapshot = reached, position
         return router.run
 
-    def _work(self, position: int, run: Run) -> list[tuple[int, str, int, Written]]:
+    def _work(self, run: Run) -> list[tuple[int, str, int, Written]]:
         """Writes the folders on the list that own records; what is durable but not noted yet."""
         self._vacate()
         waiting: list[_Batch] = []
@@ -154,11 +155,11 @@ class FolderReplicas:
             for folders in self._batches():
                 rendered = self._render(folders, run)
                 if synced is not None:
-                    noted = self._advance(waiting, synced, noted, position)
+                    noted = self._advance(waiting, synced, noted)
                 waiting.append(self._write(rendered))
                 synced = pool.submit(self._disk.sync)
             while waiting and synced is not None:
-                noted = self._advance(waiting, synced, noted, position)
+                noted = self._advance(waiting, synced, noted)
                 if waiting:
                     synced = pool.submit(self._disk.sync)
         return noted
@@ -213,7 +214,6 @@ class FolderReplicas:
         waiting: list[_Batch],
         synced: Future[None],
         noted: list[tuple[int, str, int, Written]],
-        position: int,
     ) -> list[tuple[int, str, int, Written]]:
         """Takes every batch one step on, now that what it did is durable; what can be noted at the next occasion."""
         try:
@@ -234,7 +234,7 @@ class FolderReplicas:
                     self._disk.remove(place, names)
                 batch.publish, batch.stale = [], []
             else:
-                noted += [(item.folder.id, item.folder.place, position, item.written) for item in batch.rendered]
+                noted += [(item.folder.id, item.folder.place, item.position, item.written) for item in batch.rendered]
                 waiting.remove(batch)
         return noted
 
@@ -350,10 +350,11 @@ class _Router:
                 touched = run.touched.setdefault(folder, {})
                 touched[record] = touched.get(record, False) or before != folder
                 position, run.states[record] = newest[record]
+                run.events.setdefault(record, []).extend(events[record])
                 if position == events[record][-1].position:
-                    run.events[record] = events[record]
-                    if not before:
-                        run.unknown.add(record)
+                    run.complete.add(record)
+                if not before:
+                    run.unknown.add(record)
         self._index.assign(rows)
         self._index.soil(list(soiled.items()))
 

@@ -366,3 +366,26 @@ def test_a_record_that_came_and_changed_in_one_look_ahead_brings_its_whole_histo
     world.follow(replicas, 1)
     replicas.close()
     assert tree(world.root) == world.rebuilt(tmp_path / "b")
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+@pytest.mark.parametrize("worth", [1, 1000])
+@pytest.mark.parametrize("moves", ["bbb", "aba", "bab"])
+def test_a_run_that_lags_behind_the_tables_loses_no_event_of_its_folders(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, worth: int, moves: str
+) -> None:
+    monkeypatch.setattr(module, "_WORTH", worth)
+    monkeypatch.setattr(module, "_PAGE", 2)
+    for number in range(4):
+        world.put("orders", {"id": str(number), "place": "a"})
+    world.put("orders", {"id": "9", "place": "b"})
+    replicas = world.replicas()
+    world.follow(replicas)
+    for place in moves:
+        for number in (0, 1, 2, 3, 0, 2):
+            world.put("orders", {"id": str(number), "place": "a", "n": world.log.end()})
+        world.put("orders", {"id": "9", "place": place})
+    world.follow(replicas, step)
+    assert replicas.verify() == []
+    replicas.close()
+    assert tree(world.root) == world.rebuilt(tmp_path / "b")
