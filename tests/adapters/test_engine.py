@@ -6,10 +6,10 @@ import asyncio
 import datetime
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -38,11 +38,16 @@ from refold.errors import (
     VersionMismatch,
 )
 from refold.events import Event
+from refold.ports import Changelog, Tables
 from refold.schema import Collection, Field
 from refold.testing import START, MemoryProjection, MemoryStore, Ticks, memory_engine
 from refold.verify import Report
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables
+
+from .folders.world import tree
+
+T = TypeVar("T")
 
 pytestmark = pytest.mark.anyio
 
@@ -303,7 +308,7 @@ async def test_a_tail_ends_when_the_engine_does(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         await engine.get("counters", 1)
     with pytest.raises(EngineClosed):
-        await waiting
+        await asyncio.wait_for(waiting, 10)
 
 
 async def test_a_closed_engine_says_so(tmp_path: Path) -> None:
@@ -462,6 +467,27 @@ async def test_an_earlier_log_has_its_tables_rebuilt(tmp_path: Path) -> None:
         assert (await engine.verify()).ok
 
 
+async def test_an_earlier_log_has_its_folders_rebuilt(tmp_path: Path) -> None:
+    root, log = tmp_path / "live", tmp_path / "live" / "changelog.db"
+    async with archive(root, folders=True) as engine:
+        await engine.define(Order)
+        await engine.put(Order("1", "a", DAY))
+    shutil.copy(log, tmp_path / "saved")
+    earlier = tree(root)
+    async with archive(root, folders=True) as engine:
+        await engine.put(Order("2", "b", datetime.date(2023, 1, 1)))
+        await engine.put(Order("1", "c", datetime.date(2022, 1, 1)))
+    assert tree(root).keys().isdisjoint({"2024/1/data.csv"}) and "2023/2/data.csv" in tree(root)
+    shutil.copy(tmp_path / "saved", log)
+    async with archive(root, folders=True) as engine:
+        await engine.settled()
+        assert (await engine.verify()).findings == []
+        assert tree(root) == earlier
+        await engine.put(Order("3", "d", DAY))
+        await engine.settled()
+        assert (await engine.verify()).findings == []
+
+
 async def test_verify_names_what_was_changed_in_the_log(tmp_path: Path) -> None:
     async with counting(tmp_path) as engine:
         for n in range(5):
@@ -493,6 +519,30 @@ async def test_verify_beside_writers_finds_nothing(tmp_path: Path) -> None:
 
         await asyncio.gather(write(), verify())
         assert reports[0].findings == []
+
+
+class Busy(MemoryStore):
+    """A store that is written to after its first reads, once `engine` is set, and after those that find nothing."""
+
+    engine: Engine | None = None
+    busy = 3
+
+    async def read(self, work: Callable[[Changelog, Tables], T]) -> T:
+        found = await super().read(work)
+        self.busy -= self.engine is not None
+        if self.engine is not None and (found == [] or self.busy >= 0):
+            await self.engine.put("counters", {"id": self.log.end()})
+        return found
+
+
+async def test_verify_holds_the_log_to_what_it_was_when_it_began() -> None:
+    store = Busy("home")
+    async with memory_engine(store) as engine:
+        await engine.define(COUNTERS)
+        store.engine = engine
+        report = await engine.verify()
+        store.engine = None
+        assert report.findings == [] and report.events < store.log.end()
 
 
 async def test_a_failure_between_log_and_tables_poisons_until_reopened(
