@@ -34,6 +34,9 @@ from .sqlite_connection import close, connect, ensure_schema, failures, file_ide
 FORMAT = 1
 Record = tuple[str, str]
 
+_REMEMBERED = 10_000
+"""Rows whose place is remembered from loading to saving."""
+
 _STEPS = (1, 8, 64, 512)
 _COLLECTION_TABLES = (
     "SELECT c.name FROM _refold_collections c JOIN sqlite_schema s ON s.type = 'table' AND s.name = c.name ORDER BY 1"
@@ -131,6 +134,8 @@ class SqliteTables:
         for collection, key in records:
             by_collection.setdefault(collection, []).append(key)
         found: dict[Record, bytes] = {}
+        if len(self._found) > _REMEMBERED:
+            self._found.clear()
         with failures(self.path, "reading the tables"):
             for collection, keys in by_collection.items():
                 rows = self._rows(self._id(collection), keys)
@@ -140,6 +145,12 @@ class SqliteTables:
         if self.readonly:
             self._found.clear()
         return found
+
+    def _find_again(self, changes: Changes) -> None:
+        """Looks for the rows of records that were loaded so long ago that they are forgotten."""
+        forgotten = [record for record in changes.before if record in changes.states and record not in self._found]
+        if forgotten:
+            self.load(forgotten)
 
     def _rows(self, collection: int, keys: Sequence[str]) -> list[tuple[str, int, int, bytes | None]]:
         if len(keys) == 1:
@@ -193,6 +204,7 @@ class SqliteTables:
         try:
             with failures(self.path, "writing the tables"):
                 connection.execute("BEGIN IMMEDIATE")
+                self._find_again(changes)
                 self._save_records(changes)
                 self._save_rows(changes, schemas)
                 self._save_checkpoint(changes.checkpoint)

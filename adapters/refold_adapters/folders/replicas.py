@@ -90,11 +90,12 @@ class FolderReplicas:
         self._index.reset()
 
     def verify(self) -> list[Finding]:
-        """See `Projection.verify`. Kinds: `folder-altered`, `folder-missing`, `folder-stray`, `folder-torn`, and
-        `folders-behind` when there is work left over that the next `apply` will do.
+        """See `Projection.verify`. Kinds: `folder-altered`, `folder-missing`, `folder-stray`, `folder-torn`,
+        `folders-incomplete` when events are in no folder, and `folders-behind` when there is work left over that the
+        next `apply` will do.
         """
         with self._source.snapshot() as position:
-            current = self.checkpoint().position == position
+            current = position if self.checkpoint().position == position and not self._index.dirty() else None
             found = list(Verification(self._index, self._disk, self._renderer, current=current).run())
         if waiting := self._index.dirty():
             found.append(Finding("folders-behind", f"{waiting} folders are still to be written"))

@@ -26,9 +26,12 @@ _PAGE = 500
 
 
 class Verification:
-    """One pass over all folders. `current` says that the tables stand where the folders do."""
+    """One pass over all folders. `current` is the position at which the tables stand, if the folders do so too.
 
-    def __init__(self, index: Index, disk: Disk, renderer: Renderer, *, current: bool) -> None:
+    Every event stands in exactly one folder, so that many is what all of them must hold.
+    """
+
+    def __init__(self, index: Index, disk: Disk, renderer: Renderer, *, current: int | None) -> None:
         self._index = index
         self._disk = disk
         self._renderer = renderer
@@ -36,7 +39,7 @@ class Verification:
 
     def run(self) -> Iterator[Finding]:
         """Everything that differs."""
-        seen = 0
+        seen = self._events_seen = 0
         walk = self._disk.walk()
         while page := list(islice(walk, _PAGE)):
             folders = self._index.standing([place for place, _ in page])
@@ -49,6 +52,9 @@ class Verification:
                     yield from self._folder(folder)
         if seen < self._index.count():
             yield from self._missing()
+        if self._current is not None and self._events_seen != self._current:
+            detail = f"together the folders hold {self._events_seen} events, the log {self._current}"
+            yield Finding("folders-incomplete", detail)
 
     def _stray(self, place: str, names: list[str]) -> Iterator[Finding]:
         meta = read_meta(self._disk.read(place, META)) if META in names else None
@@ -63,11 +69,12 @@ class Verification:
 
     def _folder(self, folder: Folder) -> Iterator[Finding]:
         written, place = folder.written, folder.stands
+        self._events_seen += written.count if written is not None else 0
         if written is None or place is None or folder.dirt or self._is_intact(place, written):
             return
         for collection, file in written.data.items():
             finding = self._file(place, file)
-            if finding is not None and finding.kind == "folder-altered" and self._current:
+            if finding is not None and finding.kind == "folder-altered" and self._current is not None:
                 finding = self._first_row(folder, collection, finding)
             if finding is not None:
                 yield finding

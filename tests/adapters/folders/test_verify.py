@@ -6,6 +6,7 @@ import pytest
 
 from refold.verify import Finding
 from refold_adapters.folders import FolderReplicas
+from refold_adapters.folders.render import Renderer
 
 from .world import ORDERS, Died, MortalDisk, World
 
@@ -90,3 +91,16 @@ def test_folders_that_wait_to_be_written(world: World, replicas: FolderReplicas)
         world.follow(dying)
     assert "folders-behind" in {finding.kind for finding in dying.verify()}
     dying.close()
+
+
+def test_events_that_are_in_no_folder_are_noticed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put("orders", {"id": "1", "place": "a"})
+    replicas = world.replicas()
+    world.follow(replicas)
+    world.put("orders", {"id": "1", "n": 2})
+    with monkeypatch.context() as patch:
+        patch.setattr(Renderer, "_news", lambda self, folders, run: {folder.id: [] for folder in folders})
+        world.follow(replicas)
+    (finding,) = replicas.verify()
+    assert finding.kind == "folders-incomplete" and "the log" in finding.detail
+    replicas.close()

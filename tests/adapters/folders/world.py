@@ -167,7 +167,7 @@ class MortalDisk:
     def write(self, place: str, files: Sequence[tuple[str, bytes]], *, compare: bool) -> list[str] | None:
         fresh = self._disk.write(place, [], compare=compare) is None
         names: list[str] = []
-        for name, data in files:
+        for name, data in reversed(files) if fresh else files:
             self._live(f"write {place}/{name}")
             if fresh:
                 (self._root / place / name).write_bytes(data)
