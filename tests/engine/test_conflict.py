@@ -75,7 +75,7 @@ def expected_value(policy: Policy, field: str, events: Sequence[Event]) -> Any:
             return values[-1]
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(histories(), policies, st.randoms(use_true_random=False))
 def test_settling_does_not_depend_on_the_order_of_events(events: list[Event], policy: Policy, random: Random) -> None:
     own = of_record(events)
@@ -86,7 +86,7 @@ def test_settling_does_not_depend_on_the_order_of_events(events: list[Event], po
         )
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(histories(), policies)
 def test_settling_does_what_the_strategies_say(events: list[Event], policy: Policy) -> None:
     own = of_record(events)
@@ -103,7 +103,7 @@ def test_settling_does_what_the_strategies_say(events: list[Event], policy: Poli
     assert settled.present == by_strategy.get(policy.strategy, sides[-1])
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(histories(), policies)
 def test_a_conflict_is_where_values_differ_and_nowhere_else(events: list[Event], policy: Policy) -> None:
     own = of_record(events)
@@ -127,7 +127,7 @@ def test_a_conflict_is_where_values_differ_and_nowhere_else(events: list[Event],
     assert not conflicts
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(histories(fields=["n", "x", "price"]), st.randoms(use_true_random=False))
 def test_sum_adds_what_every_write_added(events: list[Event], random: Random) -> None:
     own = of_record(reordered(events, random))
@@ -273,7 +273,7 @@ def test_a_manual_resolution_closes_the_conflict() -> None:
     assert settled.values["n"] == 1 and not settled.conflicts
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 @given(histories(max_steps=8))
 def test_ids_are_of_the_dots(events: list[Event]) -> None:
     own = of_record(events)

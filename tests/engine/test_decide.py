@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from refold.clock import HybridClock
@@ -240,7 +240,6 @@ requests = st.lists(
 
 
 @given(requests, st.integers(1, 6))
-@settings(max_examples=200)
 def test_any_groups_make_one_unbroken_chain(groups: list[list[Request]], at_once: int) -> None:
     world = World()
     for start in range(0, len(groups), at_once):
@@ -258,7 +257,6 @@ def test_any_groups_make_one_unbroken_chain(groups: list[list[Request]], at_once
 
 
 @given(requests)
-@settings(max_examples=200)
 def test_how_groups_are_gathered_into_commits_makes_no_difference(groups: list[list[Request]]) -> None:
     together, apart = World(), World()
     answers = together.decide(*groups).answers

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refold
@@ -55,6 +55,7 @@ collections = st.builds(
 
 
 @given(collections)
+@settings(max_examples=settings().max_examples // 3)
 def test_a_definition_comes_back_from_its_event(collection: Collection) -> None:
     data = to_data(collection)
     assert from_data("things", msgspec.msgpack.decode(msgspec.msgpack.encode(data))) == collection
@@ -63,11 +64,13 @@ def test_a_definition_comes_back_from_its_event(collection: Collection) -> None:
 
 
 @given(collections)
+@settings(max_examples=settings().max_examples // 3)
 def test_defining_the_same_again_changes_nothing(collection: Collection) -> None:
     assert evolve(collection, collection) == collection == evolve(None, collection)
 
 
 @given(collections, collections)
+@settings(max_examples=settings().max_examples // 3)
 def test_a_definition_evolves_or_is_refused(old: Collection, new: Collection) -> None:
     try:
         after = evolve(old, new)

@@ -77,7 +77,7 @@ def test_an_event_carries_the_stored_value_exactly(case: tuple[str, Any]) -> Non
 
 
 @given(st.sampled_from(sorted(VALUES)), json | typed.map(lambda case: case[1]) | st.floats() | st.complex_numbers())
-@settings(max_examples=300)
+@settings(max_examples=settings().max_examples * 2)
 def test_what_is_taken_is_one_value_and_the_rest_is_refused(name: str, value: Any) -> None:
     kind = TYPES[name]
     try:
@@ -90,7 +90,7 @@ def test_what_is_taken_is_one_value_and_the_rest_is_refused(name: str, value: An
 
 
 @given(st.sampled_from(sorted(VALUES)), text | st.from_regex(r"[-+0-9.eET:ZnaNif _]{0,25}", fullmatch=True))
-@settings(max_examples=300)
+@settings(max_examples=settings().max_examples * 2)
 def test_text_is_parsed_or_refused(name: str, written: str) -> None:
     kind = TYPES[name]
     try:

@@ -46,7 +46,7 @@ HEADS = heads_of(EVENTS)
 
 
 @given(histories(), st.randoms(use_true_random=False))
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 2)
 def test_a_log_in_any_causal_order_is_in_order(events: list[Event], random: Random) -> None:
     order = reordered(events, random)
     assert check(numbered([canonical(event) for event in order]), heads_of(events)) == []
