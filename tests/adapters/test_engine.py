@@ -6,7 +6,7 @@ import asyncio
 import datetime
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,9 +38,8 @@ from refold.errors import (
     VersionMismatch,
 )
 from refold.events import Event
-from refold.ports import Changelog, Tables
 from refold.schema import Collection, Field
-from refold.testing import START, MemoryProjection, MemoryStore, Ticks, memory_engine
+from refold.testing import START, Ticks
 from refold.verify import Report
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables
@@ -521,30 +520,6 @@ async def test_verify_beside_writers_finds_nothing(tmp_path: Path) -> None:
         assert reports[0].findings == []
 
 
-class Busy(MemoryStore):
-    """A store that is written to after its first reads, once `engine` is set, and after those that find nothing."""
-
-    engine: Engine | None = None
-    busy = 3
-
-    async def read(self, work: Callable[[Changelog, Tables], T]) -> T:
-        found = await super().read(work)
-        self.busy -= self.engine is not None
-        if self.engine is not None and (found == [] or self.busy >= 0):
-            await self.engine.put("counters", {"id": self.log.end()})
-        return found
-
-
-async def test_verify_holds_the_log_to_what_it_was_when_it_began() -> None:
-    store = Busy("home")
-    async with memory_engine(store) as engine:
-        await engine.define(COUNTERS)
-        store.engine = engine
-        report = await engine.verify()
-        store.engine = None
-        assert report.findings == [] and report.events < store.log.end()
-
-
 async def test_a_failure_between_log_and_tables_poisons_until_reopened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,63 +540,3 @@ async def test_a_failure_between_log_and_tables_poisons_until_reopened(
         assert [record.key async for record in engine.find("counters")] == ["1"], "durable, though not acknowledged"
         assert await engine.put("counters", {"id": 2, "n": 1}) is not None
         assert (await engine.verify()).ok
-
-
-async def test_a_projection_that_fails_is_shown_and_the_others_go_on() -> None:
-    bad, good = MemoryProjection("bad"), MemoryProjection("good")
-    bad.faults.at("apply", 2)
-    store = MemoryStore("home", [bad, good])
-    async with memory_engine(store, quiet=0) as engine:
-        await engine.define(COUNTERS)
-        await engine.settled()
-        await engine.put("counters", {"id": 1})
-        with pytest.raises(refold.RefoldError, match="projection 'bad' stopped at position 1"):
-            await engine.settled()
-        await engine.put("counters", {"id": 2})
-        states = {p.name: (p.state, bool(p.error)) for p in (await engine.status()).projections}
-        assert states["bad"] == ("failed", True) and states["tables"] == ("current", False)
-        await engine.rebuild()
-        await engine.settled()
-        assert [event.position for event in bad.events] == [1, 2, 3]
-        assert [event.position for event in good.events] == [1, 2, 3]
-        assert {p.state for p in (await engine.status()).projections} == {"current"}
-    assert bad.closed and good.closed
-
-
-async def test_a_projection_that_is_ahead_of_its_log_starts_anew() -> None:
-    projection = MemoryProjection()
-    async with memory_engine(MemoryStore("home", [projection])) as engine:
-        await engine.define(COUNTERS)
-        await engine.put("counters", {"id": 1})
-    other = MemoryStore("home", [projection])
-    async with memory_engine(other, now=Ticks(START + 5)) as engine:
-        await engine.define(COUNTERS)
-        await engine.settled()
-        assert projection.events == await all_events(engine)
-
-
-async def test_who_waits_during_a_rebuild_is_not_forgotten() -> None:
-    projection = MemoryProjection()
-    async with memory_engine(MemoryStore("home", [projection]), quiet=60) as engine:
-        await engine.define(COUNTERS)
-        for n in range(5):
-            await engine.put("counters", {"id": n})
-        waiting = [asyncio.ensure_future(engine.settled()), asyncio.ensure_future(engine.rebuild())]
-        waiting.append(asyncio.ensure_future(engine.settled()))
-        await asyncio.wait_for(asyncio.gather(*waiting), 10)
-        assert len(projection.events) == 6
-
-
-async def test_projections_take_in_what_was_written_together() -> None:
-    projection = MemoryProjection()
-    async with memory_engine(MemoryStore("home", [projection]), quiet=60) as engine:
-        await engine.define(COUNTERS)
-        for n in range(20):
-            await engine.put("counters", {"id": n})
-        assert projection.runs == []
-        await engine.settled()
-        assert sum(projection.runs) == 21 and len(projection.runs) == 1
-    async with memory_engine(MemoryStore("home", [MemoryProjection()]), quiet=60, lag_bound=5) as engine:
-        await engine.define(COUNTERS)
-        for n in range(20):
-            await engine.put("counters", {"id": n})
