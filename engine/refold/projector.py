@@ -121,13 +121,13 @@ class Follower:
                 continue
             try:
                 async with asyncio.timeout(self._quiet):
-                    await self._hurry.wait()
+                    await self._grown(position + self._bound - 1)
             except TimeoutError:
                 if self._log.value == end:
                     return
 
     async def _grown(self, end: int) -> None:
-        """Returns when the log has grown beyond `end`, or someone is in a hurry."""
+        """Returns when the log has grown beyond a position, or someone is in a hurry."""
         grown = asyncio.ensure_future(self._log.reached(end + 1))
         hurried = asyncio.ensure_future(self._hurry.wait())
         try:
