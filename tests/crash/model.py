@@ -58,14 +58,14 @@ class Model:
 
     def judge(self, found: Recovered) -> list[str]:
         """Everything that is not as it must be."""
-        complaints = [*self.complaints, *found.complaints]
+        complaints = list(found.complaints)
         if found.bodies[: len(self.base)] != self.base:
             complaints.append("the log does not go on from what was recovered before")
         self.base = found.bodies
         try:
             events = [decode(body, position) for position, body in found.bodies]
         except msgspec.DecodeError as error:
-            return [*complaints, f"an event does not decode: {error}"]
+            return [*complaints, *self.complaints, f"an event does not decode: {error}"]
         complaints += _chain(found.bodies, events)
         recovered: dict[str, list[Event]] = defaultdict(list)
         records: dict[Record, dict[str, Any] | None] = {}
@@ -77,6 +77,7 @@ class Model:
         complaints += self._whole(recovered)
         complaints += self._prefixes(recovered)
         complaints += _records(records, found)
+        complaints += self.complaints
         self.complaints = []
         return complaints
 
@@ -94,6 +95,9 @@ class Model:
             yield f"position {event.position}: {op} step {index} asked {step}, the event says {event}"
 
     def _whole(self, recovered: Mapping[str, list[Event]]) -> Iterator[str]:
+        for op in self.acknowledged:
+            if op not in recovered:
+                yield f"{op}: acknowledged and lost"
         for op, events in recovered.items():
             asked = len(self.attempted[op].steps) if op in self.attempted else len(events)
             if len(events) != asked:
@@ -103,9 +107,6 @@ class Model:
                 yield f"{op}: its events are not together: {positions}"
             elif op in self.acknowledged and self.acknowledged[op] != positions:
                 yield f"{op}: acknowledged at {self.acknowledged[op]}, is at {positions}"
-        for op in self.acknowledged:
-            if op not in recovered:
-                yield f"{op}: acknowledged and lost"
 
     def _prefixes(self, recovered: Mapping[str, list[Event]]) -> Iterator[str]:
         """Of each writer's operations the first so many are there, in their order."""
