@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from refold.errors import ArchiveMissing, FormatUnknown, ReplicaMismatch, SettingsInvalid, StorageFailed
+from refold.errors import ArchiveMissing, FormatUnknown, LogCorrupt, ReplicaMismatch, SettingsInvalid, StorageFailed
 from refold.ports import Changelog, Clock, Projection, Tables
 from refold.replay import REPLAY_BATCH, catch_up, is_ahead
 from refold.verify import Finding
@@ -251,11 +251,21 @@ def directory_of(url: str) -> Path:
     return Path(unquote(urlsplit(url).path)) if url.startswith("file:") else Path(url)
 
 
+def _refuse_remains(root: Path, settings: Settings) -> None:
+    """Refuses to begin a new log where one was lost: what is derived from the old one would be made to fit the new."""
+    remains = [name for name in (settings.tables, INDEX) if (root / name).is_file()]
+    if (root / "meta.json").is_file() and (root / "events.jsonl").is_file():
+        remains.append("events.jsonl")
+    if remains:
+        raise LogCorrupt(0, f"{settings.changelog} is not there, but {' and '.join(remains)} of an archive are")
+
+
 def _prepare(root: Path, *, create: bool, folders: bool | None) -> Settings:
     settings = load_settings(root)
     if not (root / settings.changelog).is_file():
         if not create:
             raise ArchiveMissing(str(root))
+        _refuse_remains(root, settings)
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
