@@ -77,6 +77,8 @@ class Writer:
             raise StorePoisoned(str(self._poison))
         while len(self._queue) >= QUEUE_LIMIT:
             await self._room.wait()
+            if self._closing:
+                raise EngineClosed("the engine")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._queue.append((requests, future))
         if self._wake is not None:
@@ -87,6 +89,7 @@ class Writer:
     async def close(self) -> None:
         """Writes what is waiting, refuses what comes later, and ends."""
         self._closing = True
+        self._room.set()
         if self._wake is not None:
             self._wake.set_result(None)
             self._wake = None

@@ -136,7 +136,8 @@ class FolderReplicas:
         router = _Router(self._index, self._source)
         fresh = [event for event in events if event.position > routed]
         router.route(fresh)
-        if fresh and reached < position and self._index.owns(_WORTH * len(fresh)) == _WORTH * len(fresh):
+        wanted = _WORTH * len(fresh)
+        if fresh and reached < position and (routed == 0 or self._index.owns(wanted) == wanted):
             end = min(position, reached + LOOK_AHEAD)
             while reached < end:
                 page = self._source.log.read(reached, min(_PAGE, end - reached))
