@@ -114,7 +114,9 @@ async def fill(root: Path) -> str:
             async with engine.batch(actor="registrar", reason="closed") as batch:
                 for record in records[7:2000:20]:
                     batch.delete("airports", record["icao"])
-            await engine.put("airports", {"icao": "EDDB", "name": "Berlin Brandenburg Willy Brandt"}, reason="full name")
+            await engine.put(
+                "airports", {"icao": "EDDB", "name": "Berlin Brandenburg Willy Brandt"}, reason="full name"
+            )
             await engine.settled()
         await show(engine)
         return await engine.digest()
@@ -122,7 +124,9 @@ async def fill(root: Path) -> str:
 
 async def show(engine: refold.Engine) -> None:
     """The end of the log, and who wrote which field of one record."""
-    table = Table("position", "kind", "key", "actor", "reason", "fields", title="The end of the log", title_justify="left")
+    table = Table(
+        "position", "kind", "key", "actor", "reason", "fields", title="The end of the log", title_justify="left"
+    )
     async for event in engine.events(engine.position - 4):
         fields = ", ".join(f"{name}={value}" for name, value in event.data.items()) or "-"
         table.add_row(str(event.position), event.kind, event.key, event.actor, event.reason or "", fields)
@@ -179,8 +183,8 @@ async def main(root: Path) -> None:
     must(fingerprint(rescued)[0] == before, f"every byte of {count:,} files")
     must(await bodies(rescued) == log, "every event of the log, hash chain included")
     console.print(
-        f"\n[bold green]Proved:[/bold green] the log alone brings back every byte of the folders, and the folders alone "
-        f"bring back every event of the log ({count:,} files, digest {digest[:16]}…)."
+        f"\n[bold green]Proved:[/bold green] the log alone brings back every byte of the folders, and the folders "
+        f"alone bring back every event of the log ({count:,} files, digest {digest[:16]}…)."
     )
 
 
