@@ -18,7 +18,15 @@ import msgspec
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
 from .clock import HybridClock
 from .decide import Operation, Request
-from .errors import DefinitionRefused, EngineClosed, ReadOnly, RefoldError, StorageFailed, ValueRefused
+from .errors import (
+    DefinitionRefused,
+    EngineClosed,
+    ProjectionFailed,
+    ReadOnly,
+    RefoldError,
+    StorageFailed,
+    ValueRefused,
+)
 from .events import Checkpoint, Event, Head
 from .fold import format_digest
 from .ports import Changelog, Query, Store, Tables
@@ -278,13 +286,15 @@ class Engine:
 
         `progress` is told what is being checked and how far it has come. Raises nothing for what is found.
         """
-        if not self._readonly:
-            await self.settled()
         check = ChainCheck()
         findings: list[Finding] = []
         try:
+            await self.settled()
+        except ProjectionFailed as error:
+            findings.append(Finding("projection-failed", str(error)))
+        try:
             await self._verify_log(check, findings, progress)
-            if not findings:
+            if not any(finding.kind.startswith("log-") for finding in findings):
                 findings += await self._store.verify_tables(partial(progress, "tables"))
         except RefoldError as error:
             findings.append(Finding("unreadable", str(error)))

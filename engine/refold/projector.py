@@ -1,7 +1,7 @@
 """Runs the projections that follow the log behind the writers.
 
 Each has a task of its own. It lets the writers go first: it starts when the log has been quiet for a moment, when the
-projection lags by `bound` events, or when someone waits for it. What was written twice meanwhile is then done once.
+projection lags by `bound` events or by some seconds, or when someone waits for it. What was written twice meanwhile is then done once.
 
 A projection that fails is stopped with a typed error and shown as such, while the others go on. One that is ahead of
 the log (an earlier state of the log was restored) is told to forget everything and is applied from the start.
@@ -29,6 +29,10 @@ LAG_BOUND = 50_000
 
 QUIET_SECONDS = 0.05
 """How long the log must rest before a projection follows by itself."""
+
+
+LAG_SECONDS = 5.0
+"""How long a projection may lag behind writers that never rest."""
 
 
 class ProjectionStatus(msgspec.Struct, frozen=True):
@@ -111,13 +115,17 @@ class Follower:
 
     async def _due(self, position: int) -> None:
         """Returns when there is something to apply and it should be applied now."""
+        clock = asyncio.get_running_loop().time
+        since = clock()
         while not self._stop:
             end = self._log.value
-            if end > position and (self._wanted > position or end - position >= self._bound):
+            late = end - position >= self._bound or clock() - since >= LAG_SECONDS
+            if end > position and (late or self._wanted > position):
                 return
             self._hurry.clear()
             if end <= position:
                 await self._grown(end)
+                since = clock()
                 continue
             try:
                 async with asyncio.timeout(self._quiet):

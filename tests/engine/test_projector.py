@@ -34,6 +34,7 @@ async def test_a_projection_that_fails_is_shown_and_the_others_go_on() -> None:
         await engine.put("counters", {"id": 2})
         states = {p.name: (p.state, bool(p.error)) for p in (await engine.status()).projections}
         assert states["bad"] == ("failed", True) and states["tables"] == ("current", False)
+        assert "projection-failed" in {finding.kind for finding in (await engine.verify()).findings}
         await engine.rebuild()
         await engine.settled()
         assert [event.position for event in bad.events] == [1, 2, 3]
@@ -98,6 +99,17 @@ class Busy(MemoryStore):
         if self.engine is not None and (found == [] or self.busy >= 0):
             await self.engine.put("counters", {"id": self.log.end()})
         return found
+
+
+async def test_a_projection_follows_writers_that_never_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refold.projector.LAG_SECONDS", 0)
+    projection = MemoryProjection()
+    async with memory_engine(MemoryStore("home", [projection]), quiet=60) as engine, asyncio.timeout(10):
+        await engine.define(COUNTERS)
+        for number in range(1, 4):
+            await engine.put("counters", {"id": number})
+            while projection.checkpoint().position <= number:
+                await asyncio.sleep(0)
 
 
 async def test_verify_holds_the_log_to_what_it_was_when_it_began() -> None:
