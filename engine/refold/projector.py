@@ -1,7 +1,8 @@
 """Runs the projections that follow the log behind the writers.
 
 Each has a task of its own. It lets the writers go first: it starts when the log has been quiet for a moment, when the
-projection lags by `bound` events or by some seconds, or when someone waits for it. What was written twice meanwhile is then done once.
+projection lags by `bound` events or by some seconds, or when someone waits for it. What was written twice meanwhile is
+then done once.
 
 A projection that fails is stopped with a typed error and shown as such, while the others go on. One that is ahead of
 the log (an earlier state of the log was restored) is told to forget everything and is applied from the start.
