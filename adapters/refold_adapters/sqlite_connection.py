@@ -106,7 +106,7 @@ def close(connection: sqlite3.Connection, path: Path) -> None:
             connection.close()
 
 
-def file_identity(path: Path) -> tuple[int, int] | None:
+def file_identity(path: Path | str) -> tuple[int, int] | None:
     """What tells the file at a path from another that takes its place; None when there is none."""
     try:
         found = os.stat(path)

@@ -36,7 +36,7 @@ class SqliteLog:
 
     def __init__(self, path: Path, *, owner: str = "", readonly: bool = False) -> None:
         self.path = path
-        self._wal = path.with_name(f"{path.name}-wal")
+        self._names = str(path), f"{path}-wal"
         self.readonly = readonly
         self._poison: StorageFailed | None = None
         self._connection = connect(path, readonly=readonly)
@@ -54,7 +54,7 @@ class SqliteLog:
 
     def _standing(self) -> list[tuple[int, int] | None]:
         """Which files stand under the log's names, its WAL's included."""
-        return [file_identity(self.path), file_identity(self._wal)]
+        return [file_identity(name) for name in self._names]
 
     def _load(self) -> None:
         self._ids: dict[str, int] = dict(self._connection.execute("SELECT replica, id FROM replicas").fetchall())
