@@ -47,6 +47,12 @@ def remove_database(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+def _is_damage(error: StorageFailed) -> bool:
+    """Whether a file is no sound database, which is no reason to give up where it can be made anew."""
+    cause = error.__cause__
+    return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
+
+
 class FileStore:
     """An open archive directory. Implements `Store`; made by `open_store`."""
 
@@ -113,9 +119,7 @@ class FileStore:
             self._tables = SqliteTables(self._tables_path, log.at)
             return not is_ahead(log, self._tables.checkpoint())
         except StorageFailed as error:
-            if not isinstance(error.__cause__, sqlite3.DatabaseError) or isinstance(
-                error.__cause__, sqlite3.OperationalError
-            ):
+            if not _is_damage(error):
                 raise
             return False
 
@@ -133,7 +137,13 @@ class FileStore:
             return []
         log = SqliteLog(self._log_path, readonly=True)
         tables = ReadTables(self._tables_path, log)
-        return [FolderReplicas(self.root, log, tables, readonly=self.readonly)]
+        try:
+            return [FolderReplicas(self.root, log, tables, readonly=self.readonly)]
+        except StorageFailed as error:
+            if self.readonly or not _is_damage(error):
+                raise
+        remove_database(self.root / INDEX)
+        return [FolderReplicas(self.root, log, tables)]
 
     def _reader(self) -> tuple[SqliteLog, SqliteTables]:
         if self._readers is None:
