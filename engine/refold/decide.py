@@ -15,7 +15,7 @@ import msgspec
 
 from .clock import HybridClock
 from .conflict import Policy, check_version, needs_history, same, settle
-from .errors import RecordUnknown, RefoldError, RequestReused, ValueRefused
+from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused
 from .events import Event, Head, Kind, seal
 from .fold import State, fold, is_concurrent, latest
 from .schema import Schema, evolve, from_data, to_data
@@ -112,6 +112,8 @@ class _Decider:
             wanted = request.values
             if old:
                 wanted = to_data(evolve(from_data(request.collection, old), from_data(request.collection, wanted)))
+            else:
+                self.refuse_twin(request.collection)
             data = {name: value for name, value in wanted.items() if not same(old.get(name), value)}
             return (Kind.DEFINE, data) if data else None
         schema = self.ground.schemas[request.collection]
@@ -133,9 +135,17 @@ class _Decider:
             for name, value in request.values.items()
             if not same(values[name] if name in values else blank[name], value)
         }
-        if schema.collection.key in data:
-            raise ValueRefused(*record, "a key never changes", show(data[schema.collection.key]))
+        key = schema.collection.key
+        if key in data:
+            raise ValueRefused(schema.name, key, "a key never changes", show(data[key]))
         return (Kind.UPDATE, data) if data else None
+
+    def refuse_twin(self, name: str) -> None:
+        """Refuses a new collection that SQL tools could not tell from another; a definition has no key."""
+        drafted = (collection for collection, key in (*self.states, *self.draft) if not key)
+        for other in (*self.ground.schemas, *drafted):
+            if other != name and other.casefold() == name.casefold():
+                raise DefinitionRefused(name, f"{other!r} differs in case alone, which SQL tools cannot tell apart")
 
     def answer(self, request: Request) -> Event | None:
         """The event that answers a request, folded into the draft; None when nothing needs to change."""

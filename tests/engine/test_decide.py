@@ -227,6 +227,26 @@ def test_a_definition_is_judged_against_the_one_it_meets() -> None:
     assert isinstance(decision.answers[0], list) and decision.answers[2] == [None]
 
 
+def test_a_collection_that_differs_from_another_in_case_alone_is_refused() -> None:
+    def define(name: str) -> Request:
+        collection = Collection(name=name, key="id", fields={"id": Field("str")})
+        return Request(Operation.DEFINE, name, "", to_data(collection))
+
+    world = World()
+    decision = world.decide([define("C")], [define("d"), define("D")], [define("e")], [define("E")])
+    refused = [isinstance(answer, DefinitionRefused) for answer in decision.answers]
+    assert refused == [True, True, False, True]
+    assert [event.collection for event in world.events] == ["e"]
+
+
+def test_a_changed_key_is_named_by_its_field() -> None:
+    world = World()
+    world.written(put())
+    with pytest.raises(ValueRefused) as caught:
+        world.one(patch(id="2"))
+    assert caught.value.field == "id"
+
+
 requests = st.lists(
     st.lists(
         st.builds(put, st.sampled_from("12"), st.integers(0, 2), request_id=st.none() | st.sampled_from("rs"))
