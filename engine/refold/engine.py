@@ -270,9 +270,10 @@ class Engine:
 
     async def status(self) -> Status:
         """Where the archive stands."""
-        checkpoint, counts = await self._read(_counts)
+        checkpoint, counts, end = await self._read(_counts)
         collections = {name: counts.get(name, 0) for name in sorted(self.schemas)}
-        projections = [ProjectionStatus("tables", checkpoint.position, "current")]
+        standing = "current" if checkpoint.position >= end else "behind"
+        projections = [ProjectionStatus("tables", checkpoint.position, standing)]
         if self._readonly:
             for projection in self._store.projections:
                 position = (await self._store.project(projection.checkpoint)).position
@@ -371,8 +372,9 @@ def _checkpoint(_log: Changelog, tables: Tables) -> Checkpoint:
     return tables.checkpoint()
 
 
-def _counts(_log: Changelog, tables: Tables) -> tuple[Checkpoint, dict[str, int]]:
-    return tables.checkpoint(), tables.counts()
+def _counts(log: Changelog, tables: Tables) -> tuple[Checkpoint, dict[str, int], int]:
+    end = log.end()
+    return tables.checkpoint(), tables.counts(), end
 
 
 def _witnesses(log: Changelog, tables: Tables) -> tuple[Checkpoint, Mapping[str, Head], int]:

@@ -10,7 +10,7 @@ import asyncio
 import getpass
 import tomllib
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ import msgspec
 
 import refold
 from refold import Engine
-from refold.errors import ArchiveMissing, SettingsInvalid, StorageFailed
+from refold.errors import ArchiveMissing, Locked, ProjectionFailed, SettingsInvalid, StorageFailed, StorePoisoned
 from refold_adapters.settings import FILE, load_settings
+from refold_adapters.sqlite_log import SqliteLog
+from refold_adapters.sqlite_tables import SqliteTables
 
 from .output import OutputClosed
 
@@ -83,17 +85,29 @@ class Settled(msgspec.Struct):
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Engine]:
-        """The archive opened beside whoever writes it. Where its tables are gone they are brought back first."""
-        tables = await asyncio.to_thread(self._tables)
+        """The archive opened beside whoever writes it.
+
+        Tables that are gone are brought back first. So are tables that a crash left behind the log, which holds what
+        was acknowledged; where that cannot be done now, they are read as they are, and `status` says so.
+        """
+        log = await asyncio.to_thread(self.must_exist)
+        tables = self.root / (await asyncio.to_thread(load_settings, self.root)).tables
         if not await asyncio.to_thread(tables.is_file):
             async with self.writing():
                 pass
+        elif await asyncio.to_thread(_is_behind, log, tables):
+            with suppress(Locked, StorageFailed, ProjectionFailed, StorePoisoned):
+                async with self.writing():
+                    pass
         async with refold.open(self.root, create=False, readonly=True) as engine:
             yield engine
 
-    def _tables(self) -> Path:
-        self.must_exist()
-        return self.root / load_settings(self.root).tables
+
+def _is_behind(log_path: Path, tables_path: Path) -> bool:
+    with ExitStack() as stack:
+        log = stack.enter_context(closing(SqliteLog(log_path, readonly=True)))
+        tables = stack.enter_context(closing(SqliteTables(tables_path, log.at, readonly=True)))
+        return tables.checkpoint().position < log.end()
 
 
 class Interrupted(Exception):

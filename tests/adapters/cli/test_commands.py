@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from refold_adapters.lock import Lock
+
 from .support import Refold
 
 COLLECTIONS = """\
@@ -288,3 +290,31 @@ def test_an_option_beats_the_environment_beats_the_settings(
 def test_quiet_says_nothing(airports: Refold) -> None:
     for command in (("put", "airports", "icao=X", "name=", "country=", "subd="), ("verify",), ("export",)):
         assert airports(*command, "-q") == (0, "", "")
+
+
+def test_tables_that_a_power_cut_set_back_are_caught_up_before_they_are_read(airports: Refold, tmp_path: Path) -> None:
+    tables = tmp_path / "a" / "tables.db"
+    earlier = tables.read_bytes()
+    assert airports("patch", "airports", "EDDF", "elevation=1").code == 0
+    now = airports("digest").out
+    for path in tables.parent.glob("tables.db*"):
+        path.unlink()
+    tables.write_bytes(earlier)
+    assert airports("get", "airports", "EDDF", "--field", "elevation").out == "1\n"
+    assert airports("digest").out == now
+
+
+def test_tables_behind_a_log_that_another_process_writes_are_said_to_be(airports: Refold, tmp_path: Path) -> None:
+    tables = tmp_path / "a" / "tables.db"
+    earlier = tables.read_bytes()
+    assert airports("patch", "airports", "EDDF", "elevation=1").code == 0
+    for path in tables.parent.glob("tables.db*"):
+        path.unlink()
+    tables.write_bytes(earlier)
+    lock = Lock(tmp_path / "a" / "changelog.db.lock")
+    lock.acquire(0)
+    try:
+        states = {each["name"]: each["state"] for each in airports("status", "--json").json["projections"]}
+    finally:
+        lock.release()
+    assert states["tables"] == "behind"
