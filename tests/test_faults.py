@@ -16,6 +16,7 @@ import pytest
 
 import refold
 from refold.errors import Locked, LogCorrupt, ProjectionFailed, StorageFailed, StorePoisoned
+from refold_adapters.sqlite_log import SqliteLog
 
 from .crash.faulty import Told, write
 from .crash.look import folders, look, tables
@@ -234,3 +235,19 @@ async def test_a_database_that_is_damaged_is_made_anew_from_the_log(tmp_path: Pa
     connection = sqlite3.connect(root / "tables.db")
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
+
+
+async def test_a_log_whose_creator_died_before_it_had_an_owner(tmp_path: Path) -> None:
+    SqliteLog(tmp_path / "changelog.db").close()
+    async with refold.open(tmp_path, replica="office") as engine:
+        assert engine.replica == "office"
+
+
+async def test_what_a_killed_rebuild_or_verification_left_is_removed(tmp_path: Path) -> None:
+    root = begun(tmp_path / "archive")
+    for name in ("tables.rebuild.db", "tables.rebuild.db-wal", "tables.verify.db", "tables.verify.db-shm"):
+        (root / name).write_bytes(b"half")
+    async with refold.open(root) as engine:
+        assert (await engine.verify()).ok
+        await engine.rebuild()
+    assert [path.name for path in root.iterdir() if ".rebuild." in path.name or ".verify." in path.name] == []
