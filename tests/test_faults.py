@@ -238,7 +238,7 @@ async def test_a_database_that_is_damaged_is_made_anew_from_the_log(tmp_path: Pa
 
 
 async def test_a_log_whose_creator_died_before_it_had_an_owner(tmp_path: Path) -> None:
-    SqliteLog(tmp_path / "changelog.db").close()
+    await asyncio.to_thread(lambda: SqliteLog(tmp_path / "changelog.db").close())
     async with refold.open(tmp_path, replica="office") as engine:
         assert engine.replica == "office"
 
