@@ -19,8 +19,11 @@ from refold.errors import StorageFailed
 from refold.schema import Schema
 from refold.values import TYPES
 from refold_adapters.csv_cells import encode_rows
+from refold_adapters.folders.content import DATA, EVENTS, META
+from refold_adapters.folders.replicas import INDEX
 from refold_adapters.record_files import FORMATS
 from refold_adapters.restoring import At, RestoreReport, restore
+from refold_adapters.settings import FILE, load_settings
 
 from .context import Settled, pass_settled, perform
 from .options import speech
@@ -111,6 +114,8 @@ def export(settled: Settled, /, collection: str | None, kind: str | None, output
         raise click.UsageError("say which COLLECTION is to be written")
 
     async def work() -> None:
+        if output is not None and await asyncio.to_thread(_is_own, settled.root, output):
+            raise click.UsageError(f"{output} is a file of the archive itself")
         async with settled.reading() as engine:
             schema = schema_for(engine.schemas, collection)
             writer = _Writer(schema, kind, neutralise=neutralise)
@@ -121,6 +126,15 @@ def export(settled: Settled, /, collection: str | None, kind: str | None, output
             say(f"wrote {count} records")
 
     return perform(work)
+
+
+def _is_own(root: Path, path: Path) -> bool:
+    """Whether writing to `path` would replace the log, what was made of it, or the settings."""
+    settings = load_settings(root)
+    path = path.resolve()
+    databases = (settings.changelog, settings.tables, INDEX)
+    is_own = path.name.startswith(databases) or path.name in (FILE, DATA, META, EVENTS)
+    return is_own and path.is_relative_to(root.resolve())
 
 
 async def _folders(settled: Settled) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,6 +24,8 @@ from refold.errors import (
     StorageFailed,
 )
 from refold.fold import format_digest
+from refold_adapters.folders.replicas import INDEX
+from refold_adapters.settings import load_settings
 
 from .context import Settled, pass_settled, perform
 from .events import event_document, event_row, record_document, record_line
@@ -301,11 +304,19 @@ def verify(settled: Settled, /) -> int:
     return perform(work)
 
 
+def _lacks_index(root: Path) -> bool:
+    return load_settings(root).folders and not (root / INDEX).is_file()
+
+
 async def verified(settled: Settled, bars: Callable[[str, int], None]) -> Verified:
     """The report of a verification; what cannot be opened for damage is a finding as well."""
     try:
         async with refold.open(settled.root, create=False, readonly=True) as engine:
-            return await engine.verify(bars)
+            report = await engine.verify(bars)
+        if await asyncio.to_thread(_lacks_index, settled.root):
+            why = f"{INDEX} is not there, so the folders were not compared; `refold export` writes them anew"
+            report.findings.append(Finding("unreadable", why, file=INDEX))
+        return report
     except (StorageFailed, LogCorrupt, FormatUnknown, ProjectionFailed) as error:
         position = error.position if isinstance(error, LogCorrupt) else None
         return Verified([Finding("unreadable", str(error), position=position)], 0)

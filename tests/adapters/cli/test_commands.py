@@ -318,3 +318,21 @@ def test_tables_behind_a_log_that_another_process_writes_are_said_to_be(airports
     finally:
         lock.release()
     assert states["tables"] == "behind"
+
+
+@pytest.mark.parametrize("name", ["changelog.db", "tables.db", "folders.db", "refold.toml", "DE/Hesse/data.csv"])
+def test_an_export_replaces_no_file_of_the_archive(airports: Refold, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a" / name
+    before = path.read_bytes()
+    assert airports("export", "airports", "--format", "csv", "-o", str(path)).code == 2
+    assert path.read_bytes() == before
+    assert airports("export", "airports", "--format", "csv", "-o", str(path.with_name("airports.csv"))).code == 0
+
+
+def test_verify_says_when_folders_cannot_be_compared(airports: Refold, tmp_path: Path) -> None:
+    for path in (tmp_path / "a").glob("folders.db*"):
+        path.unlink()
+    done = airports("verify", "--json")
+    assert (done.code, [finding["file"] for finding in done.json["findings"]]) == (4, ["folders.db"])
+    assert airports("export").code == 0
+    assert airports("verify").code == 0
