@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -251,3 +252,23 @@ async def test_what_a_killed_rebuild_or_verification_left_is_removed(tmp_path: P
         assert (await engine.verify()).ok
         await engine.rebuild()
     assert [path.name for path in root.iterdir() if ".rebuild." in path.name or ".verify." in path.name] == []
+
+
+def test_a_loop_that_shuts_down_with_an_archive_open_ends(tmp_path: Path) -> None:
+    async def hold(opened: asyncio.Event) -> None:
+        async with refold.open(tmp_path, quiet=3600) as engine:
+            await engine.define(THINGS)
+            opened.set()
+            await asyncio.Event().wait()
+
+    async def leave() -> None:
+        opened = asyncio.Event()
+        tasks.append(asyncio.create_task(hold(opened)))
+        await opened.wait()
+
+    tasks: list[asyncio.Task[None]] = []
+    thread = threading.Thread(target=asyncio.run, args=(leave(),), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert tasks[0].cancelled()

@@ -102,6 +102,9 @@ class Follower:
                 await self._due(checkpoint.position)
                 if not self._stop:
                     checkpoint = await self._apply(checkpoint)
+        except asyncio.CancelledError:  # by a loop that shuts down; nobody may wait for this task any more
+            self.progress.fail(ProjectionFailed(self.projection.name, self.progress.value, "its task was cancelled"))
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it was, the projection stops and says so
             self.failure = ProjectionFailed(self.projection.name, self.progress.value, str(error))
             self.failure.__cause__ = error
