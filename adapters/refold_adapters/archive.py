@@ -7,6 +7,7 @@ but the log can be deleted while nobody has the archive open; opening it brings 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import sqlite3
@@ -33,6 +34,7 @@ from .tables_check import TablesCheck
 
 T = TypeVar("T")
 
+_logger = logging.getLogger("refold.archive")
 _REPLICA = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SIDE_FILES = ("", "-wal", "-shm", "-journal")
 
@@ -117,11 +119,14 @@ class FileStore:
         log = self._own_log()
         try:
             self._tables = SqliteTables(self._tables_path, log.at)
-            return not is_ahead(log, self._tables.checkpoint())
+            if not is_ahead(log, self._tables.checkpoint()):
+                return True
+            _logger.warning("%s has seen events that the log does not hold; it is made anew", self._tables_path)
         except StorageFailed as error:
             if not _is_damage(error):
                 raise
-            return False
+            _logger.warning("%s is damaged and is made anew: %s", self._tables_path, error)
+        return False
 
     def _own_log(self) -> SqliteLog:
         assert self._log is not None

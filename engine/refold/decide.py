@@ -94,6 +94,23 @@ def settled_values(
     return settled.values, settled.present
 
 
+def _is_retry(request: Request, earlier: Event) -> bool:
+    """Whether a request may have written this event: it is about the same record and says nothing else.
+
+    An event holds the fields that differed, and a creation all of them, so one may have fewer or more than was asked.
+    """
+    if earlier.record != (request.collection, request.key):
+        return False
+    if (request.operation is Operation.DELETE) != (earlier.kind is Kind.DELETE):
+        return False
+    created = earlier.kind is Kind.CREATE
+    names = request.values.keys() if created else earlier.data.keys()
+    return all(
+        name in earlier.data and name in request.values and same(earlier.data[name], request.values[name])
+        for name in names
+    )
+
+
 class _Decider:
     def __init__(self, ground: Ground) -> None:
         self.ground = ground
@@ -153,8 +170,8 @@ class _Decider:
         request_id = request.request_id
         if request_id is not None and request_id in self.requests:
             earlier = self.requests[request_id]
-            if earlier.record != record:
-                raise RequestReused(request_id, f"{earlier.collection} {earlier.key!r}", *record)
+            if not _is_retry(request, earlier):
+                raise RequestReused(request_id, f"{earlier.kind} of {earlier.collection} {earlier.key!r}", *record)
             return earlier
         state = self.draft.get(record) or self.states.get(record) or self.ground.states.get(record)
         if request.if_version is not None:

@@ -102,10 +102,12 @@ class VersionMismatch(RefoldError):
 
 @dataclass(eq=False)
 class RequestReused(RefoldError):
-    """A request id that was already used to write another record."""
+    """A request id that was already used to write something else."""
 
     code: ClassVar[str] = "request-reused"
-    message: ClassVar[str] = "request id {request_id!r} was used for {used_for}, not for {collection} {key!r}"
+    message: ClassVar[str] = (
+        "request id {request_id!r} was used for another write, {used_for}, not for this one of {collection} {key!r}"
+    )
     hint: ClassVar[str] = "use a new request id for each new write"
     request_id: str
     used_for: str

@@ -11,6 +11,7 @@ the log (an earlier state of the log was restored) is told to forget everything 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from functools import partial
 
@@ -21,6 +22,8 @@ from .events import Checkpoint, Event
 from .ports import Changelog, Projection, Store, Tables
 from .progress import Progress
 from .replay import advance, is_ahead
+
+_logger = logging.getLogger("refold.projector")
 
 APPLY_BATCH = 5000
 """Events that a projection takes in at once."""
@@ -113,6 +116,8 @@ class Follower:
     async def _start(self) -> Checkpoint:
         checkpoint = await self._store.project(self.projection.checkpoint)
         if await self._store.read(partial(_is_ahead, checkpoint)):
+            why = "%s has seen events that the log does not hold; it is made anew"
+            await asyncio.to_thread(_logger.warning, why, self.projection.name)
             await self._store.project(self.projection.reset)
             checkpoint = await self._store.project(self.projection.checkpoint)
         return checkpoint

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,13 +154,24 @@ def test_a_stale_version_is_refused_with_both() -> None:
 def test_a_request_that_is_told_again_writes_once() -> None:
     world = World()
     event = world.written(put(request_id="r"))
-    assert world.one(put(n=9, request_id="r", if_version="stale")) == event
-    first, again = world.decide([put("2", request_id="s")], [put("2", n=7, request_id="s")]).answers
+    assert world.one(put(request_id="r", if_version="stale")) == event
+    first, again = world.decide([put("2", request_id="s")], [put("2", request_id="s")]).answers
     assert first == again
-    with pytest.raises(RequestReused) as caught:
-        world.one(put("3", request_id="r"))
-    assert caught.value.used_for == "c '1'"
-    assert len(world.events) == 2
+    patched = world.written(msgspec.structs.replace(patch(n=5), request_id="t"))
+    assert (
+        world.one(msgspec.structs.replace(patch(n=5), request_id="t")) == patched == world.one(put(n=5, request_id="t"))
+    )
+    gone_u = msgspec.structs.replace(delete(), request_id="u")
+    gone = world.written(gone_u)
+    assert world.one(gone_u) == gone
+    again_t = msgspec.structs.replace(patch(n=6), request_id="t")
+    gone_r = msgspec.structs.replace(delete(), request_id="r")
+    others = [put("3", request_id="r"), put(n=9, request_id="r"), gone_r, again_t]
+    for other in [*others, put(request_id="u")]:
+        with pytest.raises(RequestReused) as caught:
+            world.one(other)
+        assert "c '1'" in caught.value.used_for
+    assert len(world.events) == 4
 
 
 def test_a_group_that_is_refused_leaves_no_trace() -> None:

@@ -26,7 +26,7 @@ import click
 
 from refold import RefoldError
 from refold.clock import TimeTextError
-from refold.errors import ArchiveMissing, Locked
+from refold.errors import ArchiveMissing, Locked, ProjectionFailed
 from refold_adapters.importing import KeyNeeded
 
 from . import moving, reading, writing
@@ -38,6 +38,7 @@ INTERRUPTED = 130
 CODES: dict[type[RefoldError], int] = {
     TimeTextError: 2,
     KeyNeeded: 2,
+    ProjectionFailed: 3,
     ArchiveMissing: 10,
     Locked: 11,
 }

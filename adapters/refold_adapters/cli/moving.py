@@ -20,7 +20,7 @@ from refold.schema import Schema
 from refold.values import TYPES
 from refold_adapters.csv_cells import encode_rows
 from refold_adapters.folders.content import DATA, EVENTS, META
-from refold_adapters.folders.replicas import INDEX
+from refold_adapters.folders.disk import INDEX
 from refold_adapters.record_files import FORMATS
 from refold_adapters.restoring import At, RestoreReport, restore
 from refold_adapters.settings import FILE, load_settings

@@ -24,7 +24,7 @@ from refold.errors import (
     StorageFailed,
 )
 from refold.fold import format_digest
-from refold_adapters.folders.replicas import INDEX
+from refold_adapters.folders.disk import INDEX
 from refold_adapters.settings import load_settings
 
 from .context import Settled, pass_settled, perform

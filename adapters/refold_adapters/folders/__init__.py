@@ -1,8 +1,9 @@
 """Folders that hold their records: data.csv, meta.json and events.jsonl in each, all derived, enough for a new log."""
 
+from .disk import INDEX
 from .lines import LineRefused, from_line, to_line
 from .reading import FoundEvent, FoundHead, Rebuilt, read_events, rebuild_log
-from .replicas import INDEX, FolderReplicas
+from .replicas import FolderReplicas
 from .source import ReadTables
 
 __all__ = [

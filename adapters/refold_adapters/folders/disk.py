@@ -28,6 +28,9 @@ from refold.errors import StorageFailed
 TEMPORARY = ".refold"
 """What the name of a file that is not finished ends with."""
 
+INDEX = "folders.db"
+"""The database that says what stands in the folders; a directory below that has one is another archive."""
+
 ENDINGS = (".csv", ".json", ".jsonl", TEMPORARY)
 """How the names of the files end that refold writes."""
 
@@ -77,7 +80,10 @@ class Disk(Protocol):
         """The names of those regular files in a folder that may be refold's; none where there is no folder."""
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Every folder with the names of those regular files in it that may be refold's; links are not followed."""
+        """Every folder with the names of those regular files in it that may be refold's.
+
+        Links are not followed, and a directory that is an archive of its own is passed over.
+        """
 
 
 def _syncfs() -> Callable[[int], None] | None:
@@ -349,6 +355,8 @@ class PosixDisk:
                         files.append(name)
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(name)
+                    elif name == INDEX and place:
+                        return None
         except FileNotFoundError:
             return None
         except OSError as error:

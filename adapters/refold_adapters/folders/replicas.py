@@ -24,13 +24,12 @@ from refold.ports import Record
 from refold.verify import Finding
 
 from .content import META, names_in, read_meta
-from .disk import TEMPORARY, Disk, PosixDisk
+from .disk import INDEX, TEMPORARY, Disk, PosixDisk
 from .index import PART, REWRITE, UNSURE, WHOLE, Folder, Index, Written
 from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, abandoned_names, stale_names, unfinished_names
 from .source import ReadLog, SnapshotTables, Source
 from .verify import Verification
 
-INDEX = "folders.db"
 BATCH = 500
 """Folders that are made durable together."""
 

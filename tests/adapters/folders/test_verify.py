@@ -104,3 +104,14 @@ def test_events_that_are_in_no_folder_are_noticed(world: World, monkeypatch: pyt
     (finding,) = replicas.verify()
     assert finding.kind == "folders-incomplete" and "the log" in finding.detail
     replicas.close()
+
+
+def test_an_archive_inside_another_is_left_alone(world: World, replicas: FolderReplicas) -> None:
+    inner = World(world.root / "inner")
+    inner.define(ORDERS)
+    inner.put("orders", {"id": "1", "place": "x"})
+    inside = inner.replicas()
+    inner.follow(inside)
+    assert inside.verify() == [] and replicas.verify() == []
+    inside.close()
+    replicas.close()
