@@ -33,9 +33,6 @@ Answer = list[Event | None]
 COMMIT_LIMIT = 2000
 """Requests taken into one commit, which bounds its memory and the time the first caller waits for the last."""
 
-COHORT = 128
-"""Beyond this many waiting groups a commit takes half of them, so that callers prepare while others' commit runs."""
-
 QUEUE_LIMIT = 10_000
 """Groups that may wait; further callers wait for room."""
 
@@ -141,8 +138,7 @@ class Writer:
         futures: list[asyncio.Future[Answer]] = []
         queue = self._queue
         size = 0
-        limit = min(COMMIT_LIMIT, max(COHORT, len(queue) // 2))
-        while queue and (not groups or size + len(queue[0][0]) <= limit):
+        while queue and (not groups or size + len(queue[0][0]) <= COMMIT_LIMIT):
             requests, future = queue.popleft()
             if not future.done():
                 groups.append(requests)
