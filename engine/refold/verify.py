@@ -42,7 +42,6 @@ class Report(msgspec.Struct, frozen=True):
 
     findings: list[Finding]
     events: int
-    folders: int = 0
 
     @property
     def ok(self) -> bool:
