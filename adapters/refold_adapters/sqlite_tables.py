@@ -59,6 +59,14 @@ def padded(values: Sequence[Any]) -> Iterator[list[Any]]:
         yield part + [part[-1]] * (size - len(part))
 
 
+def keys_by_collection(records: Iterable[Record]) -> dict[str, list[str]]:
+    """The keys of records, for one query a collection."""
+    keys: dict[str, list[str]] = {}
+    for collection, key in records:
+        keys.setdefault(collection, []).append(key)
+    return keys
+
+
 def insert_many(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]]) -> None:
     """Inserts rows, many to a statement where the number of parameters allows."""
     if not rows:
@@ -130,14 +138,11 @@ class SqliteTables:
 
     def load(self, records: Iterable[Record]) -> dict[Record, bytes]:
         """See `Tables.load`."""
-        by_collection: dict[str, list[str]] = {}
-        for collection, key in records:
-            by_collection.setdefault(collection, []).append(key)
         found: dict[Record, bytes] = {}
         if len(self._found) > _REMEMBERED:
             self._found.clear()
         with failures(self.path, "reading the tables"):
-            for collection, keys in by_collection.items():
+            for collection, keys in keys_by_collection(records).items():
                 rows = self._rows(self._id(collection), keys)
                 for (key, row, position, _), state in zip(rows, self._states(rows), strict=True):
                     found[collection, key] = state
@@ -180,19 +185,22 @@ class SqliteTables:
                 )
         return found
 
-    def history(self, records: Sequence[Record]) -> list[int]:
-        """See `Tables.history`."""
+    def history(self, records: Sequence[Record], after: int = 0) -> list[int]:
+        """The positions beyond `after` of all events of these records, ascending; see `Tables.history`."""
         positions: list[int] = []
         with failures(self.path, "reading the tables"):
-            for collection, key in records:
-                rows = self._connection.execute(
-                    "WITH RECURSIVE history (position) AS ("
-                    " SELECT position FROM _refold_records WHERE collection = ? AND key = ?"
-                    " UNION ALL SELECT previous FROM history JOIN _refold_chain USING (position)"
-                    ") SELECT position FROM history",
-                    (self._id(collection), key),
-                )
-                positions += [position for (position,) in rows]
+            for collection, keys in keys_by_collection(records).items():
+                number = self._id(collection)
+                for part in padded(keys):
+                    rows = self._connection.execute(
+                        "WITH RECURSIVE history (position) AS ("
+                        " SELECT position FROM _refold_records"
+                        f" WHERE collection = ? AND key IN ({marks(len(part))}) AND position > ?"
+                        " UNION ALL SELECT previous FROM history JOIN _refold_chain USING (position) WHERE previous > ?"
+                        ") SELECT position FROM history",
+                        [number, *part, after, after],
+                    )
+                    positions += [position for (position,) in rows]
         return sorted(positions)
 
     def _events(self, record: Record) -> list[Event]:

@@ -21,7 +21,7 @@ from refold.replay import load_schemas
 from refold.schema import Schema
 from refold_adapters.sqlite_connection import failures
 from refold_adapters.sqlite_log import SqliteLog
-from refold_adapters.sqlite_tables import SqliteTables, marks, padded
+from refold_adapters.sqlite_tables import SqliteTables, keys_by_collection
 
 UNPLACED = "refold.unplaced"
 """The folder of records that have none: of a collection nobody defined here yet, or with a path that is too long.
@@ -74,35 +74,11 @@ class ReadTables(SqliteTables):
         finally:
             self._connection.execute("COMMIT")
 
-    def history(self, records: Sequence[Record], after: int = 0) -> list[int]:
-        """See `SnapshotTables.history`."""
-        by_collection: dict[str, list[str]] = {}
-        for collection, key in records:
-            by_collection.setdefault(collection, []).append(key)
-        positions: list[int] = []
-        with failures(self.path, "reading the tables"):
-            for collection, keys in by_collection.items():
-                number = self._id(collection)
-                for part in padded(keys):
-                    rows = self._connection.execute(
-                        "WITH RECURSIVE history (position) AS ("
-                        " SELECT position FROM _refold_records"
-                        f" WHERE collection = ? AND key IN ({marks(len(part))}) AND position > ?"
-                        " UNION ALL SELECT previous FROM history JOIN _refold_chain USING (position) WHERE previous > ?"
-                        ") SELECT position FROM history",
-                        [number, *part, after, after],
-                    )
-                    positions += [position for (position,) in rows]
-        return sorted(positions)
-
     def load_newest(self, records: Sequence[Record]) -> dict[Record, tuple[int, bytes]]:
         """See `SnapshotTables.load_newest`."""
-        by_collection: dict[str, list[str]] = {}
-        for collection, key in records:
-            by_collection.setdefault(collection, []).append(key)
         found: dict[Record, tuple[int, bytes]] = {}
         with failures(self.path, "reading the tables"):
-            for collection, keys in by_collection.items():
+            for collection, keys in keys_by_collection(records).items():
                 rows = self._rows(self._id(collection), keys)
                 for (key, _, position, _), state in zip(rows, self._states(rows), strict=True):
                     found[collection, key] = position, state
@@ -169,7 +145,6 @@ class Source:
         if schema is None:
             return UNPLACED
         try:
-            values, blank = self.settled(record, state)[0], schema.blank
-            return schema.folder({field: values.get(field, blank[field]) for field in schema.template.fields})
+            return schema.folder(self.settled(record, state)[0])
         except (ValueRefused, ValueError):
             return UNPLACED
