@@ -100,8 +100,10 @@ async def test_the_thread_runs_all_work_one_after_another_in_one_thread() -> Non
     with pytest.raises(ZeroDivisionError):
         await thread.run(lambda: 1 // 0)
     assert await thread.run(lambda: "still here") == "still here"
+    worker = next(running for running in threading.enumerate() if running.ident == names[0])
     await thread.stop()
-    assert names[0] not in {running.ident for running in threading.enumerate()}
+    await asyncio.to_thread(worker.join, 10)
+    assert not worker.is_alive()
 
 
 async def test_work_that_nobody_waits_for_is_done_all_the_same() -> None:

@@ -52,7 +52,8 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Folder(msgspec.Struct, frozen=True):
-    """A row of the index. `stands` is where its files are, as far as is known, `place` where they have to be."""
+    """A row of the index. `stands` is where files of it may be, noted before the first is written; `place` is where they
+    have to be. `written` is what is known to stand there."""
 
     id: int
     path: str
@@ -64,6 +65,7 @@ class Folder(msgspec.Struct, frozen=True):
     count: int
 
 
+_OWNS = "EXISTS (SELECT 1 FROM records WHERE folder = folders.id)"
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _written = msgspec.msgpack.Decoder(Written).decode
 _heads = msgspec.msgpack.Decoder(dict[str, Head]).decode
@@ -250,7 +252,7 @@ class Index:
     def place_twins(self) -> None:
         """Gives the folders their places, where case alone tells them apart and one of them is on the list."""
         rows = self._connection.execute(
-            "SELECT twin, path, id, place, EXISTS (SELECT 1 FROM records WHERE folder = folders.id) FROM folders"
+            f"SELECT twin, path, id, place, {_OWNS} FROM folders"
             " WHERE twin IN (SELECT f.twin FROM dirty JOIN folders f ON f.id = folder"
             "  JOIN folders g ON g.twin = f.twin AND g.id <> f.id) ORDER BY twin, path"
         ).fetchall()
@@ -261,6 +263,12 @@ class Index:
                 if places[path] != place:
                     self._connection.execute("UPDATE folders SET place = ? WHERE id = ?", (places[path], number))
                     self.soil([(number, WHOLE)])
+
+    def stand(self) -> None:
+        """Notes where the files of folders on the list will stand, for those that have none yet."""
+        self._connection.execute(
+            f"UPDATE folders SET stands = place WHERE stands IS NULL AND id IN (SELECT folder FROM dirty) AND {_OWNS}"
+        )
 
     _ROW = "SELECT f.id, path, place, stands, f.position, files, whole"
 
@@ -384,9 +392,10 @@ class Index:
         self._connection.executemany("DELETE FROM dirty WHERE folder = ?", [(row[0],) for row in rows])
 
     def vacated(self, folders: Sequence[int]) -> None:
-        """Notes that the files of folders that stay on the list are gone."""
+        """Notes that the files of folders that stay on the list are gone, to come back at their place if they own any."""
         self._connection.executemany(
-            "UPDATE folders SET stands = NULL, files = NULL WHERE id = ?", [(number,) for number in folders]
+            f"UPDATE folders SET stands = CASE WHEN {_OWNS} THEN place END, files = NULL WHERE id = ?",
+            [(number,) for number in folders],
         )
 
     def forget(self, folders: Sequence[int]) -> None:

@@ -119,15 +119,16 @@ class FolderReplicas:
                     self._index.soil_rest()
                 run = self._route(events, max(checkpoint.position, self._index.routed()), position)
                 self._index.place_twins()
+                self._index.stand()
             self._left_over = True
             noted = self._work(run)
             self._leave()
+            if checkpoint.position == position:
+                self._sweep()
             with self._index.transaction():
                 self._index.done(noted)
                 self._index.save_checkpoint(checkpoint)
             self._left_over = False
-            if checkpoint.position == position and self._index.suspects(1):
-                self._sweep()
 
     def _route(self, events: Sequence[Event], reached: int, position: int) -> Run:
         """Moves the records of events to their folders, and of those that follow them where that pays."""
@@ -282,7 +283,12 @@ class FolderReplicas:
             self._index.looked()
 
     def _sweep(self) -> None:
-        """Removes those of the files noted whose folder turned out to own nothing, and unfinished ones."""
+        """Removes those of the files noted whose folder turned out to own nothing, and unfinished ones.
+
+        It comes before the checkpoint: after a crash nothing would call for it where no event is left to be applied.
+        """
+        if not self._index.suspects(1):
+            return
         while places := self._index.suspects(self._batch):
             for place, known in places:
                 meta = read_meta(self._disk.read(place, META))

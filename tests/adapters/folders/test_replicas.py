@@ -252,6 +252,70 @@ def test_a_death_at_any_operation_is_repaired_by_the_next_run(tmp_path: Path) ->
         life += 1
 
 
+@pytest.mark.parametrize("places", [("straße", "STRASSE", "b"), ("STRASSE", "straße", "b"), ("b", "straße", "STRASSE")])
+def test_a_death_before_twins_come_or_go_leaves_no_file_at_a_place_they_had(
+    tmp_path: Path, places: tuple[str, str, str]
+) -> None:
+    life = 0
+    while True:
+        world = World(tmp_path / f"a{life}")
+        world.define(ORDERS)
+        world.put("orders", {"id": "1", "place": "straße"})
+        finished = True
+        for number, place in enumerate(places):
+            disk = MortalDisk(world.root, life if number < len(places) - 1 else 1000)
+            replicas = world.replicas(disk=disk)
+            try:
+                world.put("orders", {"id": "2", "place": place})
+                world.follow(replicas)
+            except Died:
+                finished = False
+            replicas.close()
+        replicas = world.replicas()
+        assert replicas.verify() == []
+        replicas.close()
+        assert tree(world.root) == world.rebuilt(tmp_path / f"b{life}"), life
+        world.close()
+        if finished:
+            assert life > 5
+            return
+        life += 1
+
+
+def test_a_death_while_a_lost_index_is_made_anew_leaves_no_stray_that_only_new_events_would_sweep(
+    tmp_path: Path,
+) -> None:
+    life = 0
+    while True:
+        world = World(tmp_path / f"a{life}")
+        world.define(ORDERS)
+        world.put("orders", {"id": "1", "place": "a"})
+        world.put("orders", {"id": "2", "place": "passing"})
+        replicas = world.replicas()
+        world.follow(replicas)
+        replicas.close()
+        world.put("orders", {"id": "2", "place": "b"})
+        (world.root / "folders.db").unlink()
+        disk = MortalDisk(world.root, life)
+        replicas = world.replicas(disk=disk)
+        try:
+            world.follow(replicas)
+            finished = True
+        except Died:
+            finished = False
+        replicas.close()
+        replicas = world.replicas()
+        world.follow(replicas)
+        assert replicas.verify() == []
+        replicas.close()
+        assert tree(world.root) == world.rebuilt(tmp_path / f"b{life}"), disk.done[-1]
+        world.close()
+        if finished:
+            assert life > 5
+            return
+        life += 1
+
+
 def test_a_full_disk_is_a_typed_error_and_leaves_the_old_files(world: World, tmp_path: Path) -> None:
     world.put("orders", {"id": "1", "place": "a", "n": 1})
     replicas = world.replicas()
