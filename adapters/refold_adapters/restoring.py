@@ -37,6 +37,7 @@ from refold.errors import (
 from refold.events import Event, decode
 from refold.fold import format_digest
 from refold.opening import random_id, system_clock, uninterrupted
+from refold.replay import events_after
 from refold.verify import Finding
 
 from .archive import remove_database
@@ -100,7 +101,7 @@ def cut(source: SqliteLog, at: At) -> tuple[dict[str, int], list[str]]:
     whole: dict[str, int] = {}
     part: dict[str, tuple[int, int]] = {}
     position = 0
-    while events := source.read(position, _COPY):
+    while events := events_after(source, position, _COPY):
         for event in events:
             position = event.position
             if at.position is not None and position > at.position:

@@ -14,7 +14,7 @@ whether they still stand there before it is acknowledged: two calls of the syste
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -67,7 +67,6 @@ class SqliteLog:
         ]
         events = [stored_event(*row) for row in newest if row is not None]
         self._heads = {event.replica: Head(event.seq, event.hash) for event in events}
-        self._time = max((event.time for event in events), default=0)
 
     def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
         """See `Changelog.append`."""
@@ -97,7 +96,6 @@ class SqliteLog:
             raise self._poison
         self._heads.update(heads)
         self._end += len(events)
-        self._time = max(self._time, *(event.time for event in events))
         return first
 
     def _roll_back(self, failure: StorageFailed) -> None:
@@ -163,22 +161,52 @@ class SqliteLog:
             )
             return cursor.fetchall()
 
-    def read(self, after: int, limit: int) -> list[Event]:
-        """See `Changelog.read`."""
-        return [stored_event(position, body) for position, body in self.bodies(after, limit)]
+    def since(self, vector: Mapping[str, int], limit: int) -> list[tuple[int, bytes]]:
+        """See `Changelog.since`.
 
-    def at(self, positions: Sequence[int]) -> list[Event]:
-        """See `Changelog.at`."""
-        found: list[Event] = []
+        A replica's events stand in the order of their seqs, so the first of each are merged, on the index alone.
+        """
+        lacking: list[int] = []
+        self.end()
+        with failures(self.path, "reading the log"):
+            for replica, head in self._heads.items():
+                if head.seq > vector.get(replica, 0):
+                    rows = self._connection.execute(
+                        "SELECT position FROM events WHERE replica = ? AND seq > ? ORDER BY seq LIMIT ?",
+                        (self._ids[replica], vector.get(replica, 0), limit),
+                    )
+                    lacking += [position for (position,) in rows]
+        lacking.sort()
+        return self._at(lacking[:limit])
+
+    def positions(self, dots: Sequence[tuple[str, int]]) -> list[int]:
+        """See `Changelog.positions`."""
+        found: list[int] = []
+        with failures(self.path, "reading the log"):
+            for replica, seq in dots:
+                row = self._connection.execute(
+                    "SELECT position FROM events WHERE replica = ? AND seq = ?", (self._ids.get(replica, 0), seq)
+                ).fetchone()
+                if row is not None:
+                    found.append(row[0])
+        return found
+
+    def _at(self, positions: Sequence[int]) -> list[tuple[int, bytes]]:
+        """The bytes of the events at these positions, which ascend: those that are a run are read as one."""
+        if positions and positions[-1] - positions[0] + 1 == len(positions):
+            return self.bodies(positions[0] - 1, len(positions))
+        found: list[tuple[int, bytes]] = []
         with failures(self.path, "reading the log"):
             for start in range(0, len(positions), 500):
                 part = positions[start : start + 500]
                 marks = ", ".join("?" * len(part))
-                rows = self._connection.execute(
-                    f"SELECT position, body FROM events WHERE position IN ({marks}) ORDER BY position", part
-                )
-                found += [stored_event(position, body) for position, body in rows]
+                sql = f"SELECT position, body FROM events WHERE position IN ({marks}) ORDER BY position"
+                found += self._connection.execute(sql, part).fetchall()
         return found
+
+    def at(self, positions: Sequence[int]) -> list[Event]:
+        """See `Changelog.at`."""
+        return [stored_event(position, body) for position, body in self._at(positions)]
 
     def end(self) -> int:
         """See `Changelog.end`."""
@@ -191,11 +219,6 @@ class SqliteLog:
         """See `Changelog.heads`."""
         self.end()
         return dict(self._heads)
-
-    def newest_time(self) -> int:
-        """See `Changelog.newest_time`."""
-        self.end()
-        return self._time
 
     def replica(self) -> str:
         """See `Changelog.replica`."""

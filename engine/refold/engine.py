@@ -33,7 +33,7 @@ from .ports import Changelog, Query, Store, Tables
 from .progress import Progress
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower, ProjectionStatus
 from .record import Record, load_record
-from .replay import load_schemas
+from .replay import events_after, load_schemas, newest_time
 from .schema import Collection, Schema, collection_of, evolve, from_toml, to_data
 from .verify import ChainCheck, Finding, Report
 from .writer import Writer
@@ -337,7 +337,7 @@ def _read_text(path: Path) -> str:
 
 
 def _standing(log: Changelog, tables: Tables) -> tuple[str, Mapping[str, Schema], Checkpoint, int]:
-    return log.replica(), load_schemas(tables), tables.checkpoint(), log.newest_time()
+    return log.replica(), load_schemas(tables), tables.checkpoint(), newest_time(log)
 
 
 def _load(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | None:
@@ -353,7 +353,7 @@ def _find(schema: Schema, query: Query, log: Changelog, tables: Tables) -> list[
 
 
 def _read_events(after: int, log: Changelog, _tables: Tables) -> list[Event]:
-    return log.read(after, READ_BATCH)
+    return events_after(log, after, READ_BATCH)
 
 
 def _bodies(after: int, end: int, log: Changelog, _tables: Tables) -> list[tuple[int, bytes]]:

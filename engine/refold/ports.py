@@ -38,11 +38,17 @@ class Changelog(Protocol):
         numbers the events from the returned position.
         """
 
-    def read(self, after: int, limit: int) -> list[Event]:
-        """At most `limit` events that stand after position `after`, in the order of the log."""
-
     def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
-        """The same as positions and canonical bytes, not decoded."""
+        """At most `limit` events after position `after`, in the order of the log, as positions and canonical bytes."""
+
+    def since(self, vector: Mapping[str, int], limit: int) -> list[tuple[int, bytes]]:
+        """The same of the events that `vector` does not cover: what one who has seen that much lacks.
+
+        What it costs depends on how many there are, and not on where in the log they stand.
+        """
+
+    def positions(self, dots: Sequence[tuple[str, int]]) -> list[int]:
+        """The positions of the events with these dots, in any order; dots that are not there are left out."""
 
     def at(self, positions: Sequence[int]) -> list[Event]:
         """The events at these positions, in the order of the log; positions that are not there are left out."""
@@ -52,9 +58,6 @@ class Changelog(Protocol):
 
     def heads(self) -> dict[str, Head]:
         """The newest event of every replica."""
-
-    def newest_time(self) -> int:
-        """The greatest time of any event; 0 for an empty log."""
 
     def replica(self) -> str:
         """The id under which this log's owner writes."""

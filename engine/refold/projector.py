@@ -21,7 +21,7 @@ from .errors import ProjectionFailed
 from .events import Checkpoint, Event
 from .ports import Changelog, Projection, Store, Tables
 from .progress import Progress
-from .replay import advance, is_ahead
+from .replay import advance, events_after, is_ahead
 
 _logger = logging.getLogger("refold.projector")
 
@@ -171,4 +171,4 @@ def _is_ahead(checkpoint: Checkpoint, log: Changelog, _tables: Tables) -> bool:
 
 
 def _read(after: int, log: Changelog, _tables: Tables) -> Sequence[Event]:
-    return log.read(after, APPLY_BATCH)
+    return events_after(log, after, APPLY_BATCH)

@@ -23,6 +23,17 @@ REPLAY_BATCH = 1000
 """Events folded and written together in a replay: enough to spread a commit's cost, little to hold in memory."""
 
 
+def events_after(log: Changelog, after: int, limit: int) -> list[Event]:
+    """At most `limit` events that stand after position `after`, in the order of the log."""
+    return [stored_event(position, body) for position, body in log.bodies(after, limit)]
+
+
+def newest_time(log: Changelog) -> int:
+    """The greatest time of any event, 0 for an empty log: a replica's newest event has the greatest of its own."""
+    newest = log.at(sorted(log.positions([(replica, head.seq) for replica, head in log.heads().items()])))
+    return max((event.time for event in newest), default=0)
+
+
 def heads_of(events: Sequence[Event]) -> dict[str, Head]:
     """The newest event of every replica in a run of events."""
     newest = {event.replica: event for event in events}

@@ -52,8 +52,11 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Folder(msgspec.Struct, frozen=True):
-    """A row of the index. `stands` is where files of it may be, noted before the first is written; `place` is where they
-    have to be. `written` is what is known to stand there."""
+    """A row of the index.
+
+    `stands` is where files of it may be, noted before the first is written, `written` what is known to stand there;
+    `place` is where they have to be.
+    """
 
     id: int
     path: str
@@ -392,7 +395,7 @@ class Index:
         self._connection.executemany("DELETE FROM dirty WHERE folder = ?", [(row[0],) for row in rows])
 
     def vacated(self, folders: Sequence[int]) -> None:
-        """Notes that the files of folders that stay on the list are gone, to come back at their place if they own any."""
+        """Notes that the files of folders that stay on the list are gone, to come back at their place."""
         self._connection.executemany(
             f"UPDATE folders SET stands = CASE WHEN {_OWNS} THEN place END, files = NULL WHERE id = ?",
             [(number,) for number in folders],

@@ -21,6 +21,7 @@ import msgspec
 from refold.errors import ProjectionFailed, StorageFailed
 from refold.events import Checkpoint, Event, Kind
 from refold.ports import Record
+from refold.replay import events_after
 from refold.verify import Finding
 
 from .content import META, names_in, read_meta
@@ -140,7 +141,7 @@ class FolderReplicas:
         if fresh and reached < position and (routed == 0 or self._index.owns(wanted) == wanted):
             end = min(position, reached + LOOK_AHEAD)
             while reached < end:
-                page = self._source.log.read(reached, min(_PAGE, end - reached))
+                page = events_after(self._source.log, reached, min(_PAGE, end - reached))
                 router.route(page)
                 reached = page[-1].position
         self._index.save_routed(reached)

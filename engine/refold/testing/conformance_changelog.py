@@ -7,6 +7,7 @@ from typing import Any
 from refold.errors import EventForked, EventsMissing, RefoldError
 from refold.events import Event, Head, canonical
 from refold.ports import Changelog
+from refold.replay import events_after, newest_time
 
 from .scribe import Scribe, append, caught
 
@@ -32,14 +33,14 @@ class ChangelogConformance:
 
     def test_an_empty_log(self) -> None:
         log = self.make()
-        assert (log.end(), log.heads(), log.newest_time()) == (0, {}, 0)
-        assert log.read(0, 10) == [] and log.bodies(0, 10) == [] and log.at([1]) == []
+        assert (log.end(), log.heads(), newest_time(log)) == (0, {}, 0)
+        assert events_after(log, 0, 10) == [] and log.bodies(0, 10) == [] and log.at([1]) == []
         assert log.replica() == OWNER
 
     def test_what_was_appended_comes_back(self) -> None:
         log, events = self.filled()
         assert [event.position for event in events] == [1, 2, 3, 4, 5]
-        assert log.read(0, 100) == events
+        assert events_after(log, 0, 100) == events
         assert log.bodies(0, 100) == [(event.position, canonical(event)) for event in events]
         assert log.end() == 5
         assert log.heads() == {"a": Head(5, events[-1].hash)}
@@ -47,15 +48,15 @@ class ChangelogConformance:
     def test_appending_goes_on_where_the_last_run_ended(self) -> None:
         log, scribe = self.make(), Scribe("a")
         runs = [append(log, [scribe.write("things", str(run), {"n": n}) for n in range(run)]) for run in (1, 3, 120)]
-        assert log.read(0, 1000) == [event for run in runs for event in run]
+        assert events_after(log, 0, 1000) == [event for run in runs for event in run]
         assert log.end() == 124
 
     def test_pages(self) -> None:
         log, events = self.filled()
-        assert log.read(2, 2) == events[2:4]
-        assert log.read(4, 100) == events[4:]
-        assert log.read(5, 100) == []
-        assert log.read(0, 0) == []
+        assert events_after(log, 2, 2) == events[2:4]
+        assert events_after(log, 4, 100) == events[4:]
+        assert events_after(log, 5, 100) == []
+        assert events_after(log, 0, 0) == []
         assert log.bodies(3, 1) == [(4, canonical(events[3]))]
 
     def test_events_by_position(self) -> None:
@@ -75,7 +76,7 @@ class ChangelogConformance:
         }
         log = self.make()
         (event,) = append(log, [Scribe("a").write("things", "ключ", values, actor="A", meta={"reason": "why"})])
-        (found,) = self.reopen(log).read(0, 1)
+        (found,) = events_after(self.reopen(log), 0, 1)
         assert found == event and repr(found.data) == repr(event.data)
 
     def test_heads_and_newest_time_of_several_replicas(self) -> None:
@@ -86,7 +87,24 @@ class ChangelogConformance:
         append(log, events[:3])
         append(log, events[3:])
         assert log.heads() == {"fast": fast.head, "slow": slow.head}
-        assert log.newest_time() == events[2].time
+        assert newest_time(log) == events[2].time
+
+    def test_what_a_vector_does_not_cover_comes_in_the_order_of_the_log(self) -> None:
+        one, other = Scribe("a"), Scribe("b")
+        events = [(one if n % 3 else other).write("things", str(n), {"n": n}) for n in range(12)]
+        log = self.make()
+        append(log, events)
+        for vector in ({}, {"a": 3}, {"a": 8, "b": 4}, {"b": 2, "a": 1}, {"a": 100}, {"c": 5, "b": 4}):
+            lacking = [at for at, event in enumerate(events, 1) if event.seq > vector.get(event.replica, 0)]
+            for limit in (1, 3, 100):
+                assert [position for position, _ in log.since(vector, limit)] == lacking[:limit]
+        assert log.since({"a": 7, "b": 4}, 5) == log.bodies(11, 1)
+
+    def test_dots_lead_to_positions(self) -> None:
+        log, events = self.filled()
+        dots = [(event.replica, event.seq) for event in events]
+        assert log.positions(dots) == [1, 2, 3, 4, 5]
+        assert log.positions([("nobody", 1), dots[2], (dots[0][0], 99)]) == [3]
 
     def test_a_gap_is_refused_and_named(self) -> None:
         log, scribe = self.make(), Scribe("a")
@@ -134,7 +152,7 @@ class ChangelogConformance:
         log, events = self.filled(2)
         caught(RefoldError, append, log, events[1:])
         caught(RefoldError, append, log, events)
-        assert log.read(0, 10) == events
+        assert events_after(log, 0, 10) == events
 
     def test_a_run_that_repeats_itself_is_refused(self) -> None:
         log = self.make()
@@ -148,14 +166,14 @@ class ChangelogConformance:
         log, scribe = self.make(), Scribe("a")
         events = [scribe.write("things", "1", {"n": n}) for n in range(4)]
         caught(EventsMissing, append, log, [events[0], events[1], events[3]])
-        assert log.end() == 0 and log.heads() == {} and log.read(0, 10) == []
-        assert append(log, events) == log.read(0, 10)
+        assert log.end() == 0 and log.heads() == {} and events_after(log, 0, 10) == []
+        assert append(log, events) == events_after(log, 0, 10)
 
     def test_a_log_is_the_same_when_opened_again(self) -> None:
         log, events = self.filled()
-        heads, newest = log.heads(), log.newest_time()
+        heads, newest = log.heads(), newest_time(log)
         log = self.reopen(log)
-        assert log.read(0, 100) == events
-        assert (log.end(), log.heads(), log.newest_time(), log.replica()) == (5, heads, newest, OWNER)
+        assert events_after(log, 0, 100) == events
+        assert (log.end(), log.heads(), newest_time(log), log.replica()) == (5, heads, newest, OWNER)
         scribe = Scribe("b")
         assert append(log, [scribe.write("things", "2", {"n": 1})])[0].position == 6

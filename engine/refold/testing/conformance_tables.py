@@ -53,8 +53,8 @@ VALUES: list[Mapping[str, Any]] = [
 class TablesConformance:
     """The contract of `Tables`, as tests."""
 
-    def make(self, read_events: ReadEvents) -> Tables:
-        """New, empty tables over a log that `read_events` reads."""
+    def make(self, events_after: ReadEvents) -> Tables:
+        """New, empty tables over a log that `events_after` reads."""
         raise NotImplementedError
 
     def reopen(self, tables: Tables) -> Tables:

@@ -64,7 +64,7 @@ class MemoryLog:
         self.stored: list[bytes] = []
         self._heads: dict[str, Head] = {}
         self._hashes: dict[tuple[str, int], bytes] = {}
-        self._time = 0
+        self._positions: dict[tuple[str, int], int] = {}
 
     def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
         """See `Changelog.append`."""
@@ -88,7 +88,7 @@ class MemoryLog:
         first = len(self.stored) + 1
         self.stored += bodies
         self._heads, self._hashes = heads, taken
-        self._time = max([self._time, *(event.time for event in events)])
+        self._positions |= {(event.replica, event.seq): first + index for index, event in enumerate(events)}
         self.faults.end("append")
         return first
 
@@ -97,9 +97,14 @@ class MemoryLog:
         self.faults.begin("read")
         return list(enumerate(self.stored[after : after + limit], after + 1))
 
-    def read(self, after: int, limit: int) -> list[Event]:
-        """See `Changelog.read`."""
-        return [decode(body, position) for position, body in self.bodies(after, limit)]
+    def since(self, vector: Mapping[str, int], limit: int) -> list[tuple[int, bytes]]:
+        """See `Changelog.since`."""
+        lacking = sorted(at for (replica, seq), at in self._positions.items() if seq > vector.get(replica, 0))
+        return [(position, self.stored[position - 1]) for position in lacking[:limit]]
+
+    def positions(self, dots: Sequence[tuple[str, int]]) -> list[int]:
+        """See `Changelog.positions`."""
+        return [self._positions[dot] for dot in dots if dot in self._positions]
 
     def at(self, positions: Sequence[int]) -> list[Event]:
         """See `Changelog.at`."""
@@ -114,10 +119,6 @@ class MemoryLog:
         """See `Changelog.heads`."""
         return dict(self._heads)
 
-    def newest_time(self) -> int:
-        """See `Changelog.newest_time`."""
-        return self._time
-
     def replica(self) -> str:
         """See `Changelog.replica`."""
         return self.owner
@@ -126,10 +127,10 @@ class MemoryLog:
 class MemoryTables:
     """The state of every record in a dictionary. Implements `Tables`."""
 
-    def __init__(self, read_events: Callable[[Sequence[int]], list[Event]], faults: Faults | None = None) -> None:
+    def __init__(self, events_after: Callable[[Sequence[int]], list[Event]], faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.states: dict[Record, bytes] = {}
-        self._read_events = read_events
+        self._read_events = events_after
         self._positions: dict[Record, list[int]] = {}
         self._requests: dict[str, int] = {}
         self._checkpoint = Checkpoint()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from refold.errors import ArchiveExists, EventForked, EventsMissing
 from refold.events import Event, Kind, canonical
+from refold.replay import events_after
 from refold.verify import Finding
 from refold_adapters.folders import FoundEvent, LineRefused, from_line, read_events, rebuild_log, to_line
 from refold_adapters.folders.blocks import BLOCK, BlockHash, tail_start
@@ -71,7 +72,7 @@ def test_a_line_gives_back_the_event(event: Event) -> None:
 
 
 def test_a_line_that_was_changed_is_refused(world: World) -> None:
-    line = to_line(world.log.read(2, 1)[0])
+    line = to_line(events_after(world.log, 2, 1)[0])
     for bad in (line.replace(b'"p0"', b'"p9"'), line[:-9], b"", b"[]", line.replace(b'"counter":', b'"counter":65536')):
         with pytest.raises(LineRefused):
             from_line(bad)
@@ -100,7 +101,7 @@ def fill(world: World, path: Path) -> list[bytes]:
 
 
 def test_the_log_comes_back_body_for_body(world: World, tmp_path: Path) -> None:
-    ordered = sorted(world.log.read(0, 1000), key=lambda event: (event.time, event.replica, event.seq))
+    ordered = sorted(events_after(world.log, 0, 1000), key=lambda event: (event.time, event.replica, event.seq))
     assert fill(world, tmp_path / "new.db") == [canonical(event) for event in ordered]
     again = World(tmp_path / "a")
     assert {body for _, body in again.log.bodies(0, 1000)} == set(fill(world, tmp_path / "other.db"))
@@ -144,7 +145,7 @@ def test_a_missing_folder_is_missing_events(world: World, tmp_path: Path) -> Non
 
 
 def test_a_cut_end_is_missing_events(world: World, tmp_path: Path) -> None:
-    last = max(world.log.read(0, 1000), key=lambda event: (event.time, event.replica, event.seq))
+    last = max(events_after(world.log, 0, 1000), key=lambda event: (event.time, event.replica, event.seq))
     path = next(path for path in world.root.rglob("events.jsonl") if last.hash.hex().encode() in path.read_bytes())
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     with pytest.raises(EventsMissing) as missing:
@@ -153,7 +154,7 @@ def test_a_cut_end_is_missing_events(world: World, tmp_path: Path) -> None:
 
 
 def test_another_event_at_the_same_dot_is_a_fork(world: World, tmp_path: Path) -> None:
-    event = world.log.read(2, 1)[0]
+    event = events_after(world.log, 2, 1)[0]
     (world.root / "copy").mkdir()
     other = msgspec.structs.replace(event, actor="somebody else")
     (world.root / "copy/events.jsonl").write_bytes(to_line(other))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from refold.errors import ProjectionFailed, StorageFailed
 from refold.events import Checkpoint
 from refold.names import twin_name
-from refold.replay import advance
+from refold.replay import advance, events_after
 from refold.schema import Collection, Field
 from refold_adapters.folders import render
 from refold_adapters.folders import replicas as module
@@ -399,7 +399,7 @@ def test_fsync_for_each_file_gives_the_same_bytes(world: World, tmp_path: Path) 
 
 def test_tables_that_stand_behind_are_refused(world: World) -> None:
     replicas = world.replicas()
-    events = world.log.read(0, 10)
+    events = events_after(world.log, 0, 10)
     ahead = msgspec.structs.replace(advance(Checkpoint(), events), position=99)
     with pytest.raises(ProjectionFailed, match="tables stand at 2"):
         replicas.apply(events, ahead)

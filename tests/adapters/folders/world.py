@@ -12,7 +12,7 @@ from refold.decide import Ground, Operation, Request, decide
 from refold.events import Event, Head
 from refold.fold import State, fold_all
 from refold.ports import Record
-from refold.replay import advance, catch_up
+from refold.replay import advance, catch_up, events_after
 from refold.schema import Collection, Field, Schema, to_data
 from refold_adapters.folders import FolderReplicas, ReadTables
 from refold_adapters.folders.disk import Disk, PosixDisk
@@ -102,7 +102,7 @@ class World:
 
     def meet(self) -> None:
         """Both writers see everything."""
-        events = self.log.read(0, 1_000_000)
+        events = events_after(self.log, 0, 1_000_000)
         for writer in (self.office, self.lab):
             writer.see(events)
 
@@ -113,7 +113,7 @@ class World:
     def follow(self, replicas: FolderReplicas, step: int = 1000) -> None:
         """Applies what the folders have not taken in, `step` events at once."""
         checkpoint = replicas.checkpoint()
-        while events := self.log.read(checkpoint.position, step):
+        while events := events_after(self.log, checkpoint.position, step):
             checkpoint = advance(checkpoint, events)
             replicas.apply(events, checkpoint)
 
