@@ -34,7 +34,7 @@ FOUND = {
 @pytest.mark.parametrize("plant", PLANTS)
 def test_the_campaign_finds(plant: str) -> None:
     points, words = FOUND[plant]
-    done = crash("--quick", "--kills", "24", "--seed", "canary", "--plant", plant, "--points", points)
+    done = crash("--quick", "--kills", "60", "--seed", "canary", "--plant", plant, "--points", points)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.search(words, done.stdout), done.stdout
 

@@ -155,6 +155,9 @@ class SqliteLog:
 
     def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """See `Changelog.bodies`."""
+        return self._run(after, limit)
+
+    def _run(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         with failures(self.path, "reading the log"):
             cursor = self._connection.execute(
                 "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
@@ -194,7 +197,7 @@ class SqliteLog:
     def _at(self, positions: Sequence[int]) -> list[tuple[int, bytes]]:
         """The bytes of the events at these positions, which ascend: those that are a run are read as one."""
         if positions and positions[-1] - positions[0] + 1 == len(positions):
-            return self.bodies(positions[0] - 1, len(positions))
+            return self._run(positions[0] - 1, len(positions))
         found: list[tuple[int, bytes]] = []
         with failures(self.path, "reading the log"):
             for start in range(0, len(positions), 500):
