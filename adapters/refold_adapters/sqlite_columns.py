@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -46,6 +47,9 @@ def row_maker(schema: Schema) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     """A function from a record's stored values to its row."""
     blank = schema.blank
     columns = schema.columns
+    pick: Callable[[Mapping[str, Any]], tuple[Any, ...]] = (
+        itemgetter(*columns) if len(columns) > 1 else lambda values: (values[columns[0]],)
+    )
     convert = {
         index: _CONVERT[schema.types[name].name]
         for index, name in enumerate(columns)
@@ -54,7 +58,7 @@ def row_maker(schema: Schema) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
 
     def plain(values: Mapping[str, Any]) -> tuple[Any, ...]:
         try:
-            return tuple([values[name] for name in columns])
+            return pick(values)
         except KeyError:
             return tuple([values.get(name, blank[name]) for name in columns])
 
