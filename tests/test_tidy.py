@@ -17,7 +17,7 @@ PURE = {
     f"engine/refold/{name}.py"
     for name in (
         *("events", "vector", "clock", "values", "schema", "names", "template"),
-        *("fold", "conflict", "decide", "errors", "ports", "record"),
+        *("fold", "conflict", "decide", "errors", "ports", "record", "replay", "frames", "session", "intake"),
     )
 }
 IO_MODULES = {

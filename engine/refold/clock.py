@@ -73,6 +73,10 @@ class HybridClock:
         """The greatest time that was given out or observed."""
         return self._last
 
+    def wall(self) -> int:
+        """The wall clock in Unix milliseconds."""
+        return self._now()
+
     def tick(self) -> int:
         """A time for a new event, greater than any before it."""
         wall = self._now() << COUNTER_BITS

@@ -195,6 +195,14 @@ def needs_history(state: State, policy: Policy) -> bool:
     return "sum" in policy.fields.values() and any(policy.of(name) == "sum" for name in disagreements(state)[0])
 
 
+def is_open(state: State, policy: Policy) -> bool:
+    """Whether a record has a conflict that waits for somebody to settle it."""
+    if not is_concurrent(state):
+        return False
+    fields, presence = disagreements(state)
+    return any(policy.of(name) == "manual" for name in fields) or bool(presence and policy.strategy == "manual")
+
+
 def choose(policy: Policy, field: str, sides: list[Side], history: Sequence[Event]) -> Any:
     """The value that a field with several concurrent values has under the policy."""
     match policy.of(field):

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -29,12 +30,15 @@ from .errors import (
 )
 from .events import Checkpoint, Event, Head
 from .fold import format_digest
-from .ports import Changelog, Query, Store, Tables
+from .ports import Changelog, Peer, Query, Store, Tables
 from .progress import Progress
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower, ProjectionStatus
 from .record import Record, load_record
 from .replay import events_after, load_schemas, newest_time
 from .schema import Collection, Schema, collection_of, evolve, from_toml, to_data
+from .session import MAX_SKEW
+from .sync import Conversation, SyncReport, between, open_peer
+from .sync_side import EngineSide
 from .verify import ChainCheck, Finding, Report
 from .writer import Writer
 
@@ -253,6 +257,36 @@ class Engine:
         for start in range(0, len(positions), READ_BATCH):
             for event in await self._read(partial(_at, positions[start : start + READ_BATCH])):
                 yield event
+
+    async def sync(
+        self,
+        peer: Engine | Peer | str | PathLike[str],
+        *,
+        max_skew: int = MAX_SKEW,
+        progress: Callable[[str, int], None] = lambda what, done: None,
+        **options: Any,
+    ) -> SyncReport:
+        """Exchanges events with another replica, both ways, until each holds what the other held at the start.
+
+        The peer is another open engine, the URL of one (a path is another archive on this machine, `dir:///share` a
+        directory that replicas share; `options` go to what opens it), or anything that carries frames. What was taken
+        in stays when the session fails, and the next one goes on from there. `max_skew` is how far (milliseconds) the
+        other's clock, and the time of any event, may be ahead of ours. Raises `EventForked`, `ClockAhead`,
+        `FrameRefused`, `SyncInterrupted`, `PeerRefused`, `SchemeUnknown`, and what opening the peer raises.
+        """
+        side = self.side()
+        if isinstance(peer, Engine):
+            return await between(side, peer.side(), max_skew=max_skew, tell=progress)
+        if isinstance(peer, str | PathLike):
+            async with open_peer(fspath(peer), **options) as other:
+                return await between(side, other, max_skew=max_skew, tell=progress)
+        return await Conversation(side, peer, max_skew=max_skew, tell=progress).run()
+
+    def side(self) -> EngineSide:
+        """This archive as one side of one session."""
+        if self._writer is None:
+            raise ReadOnly(self._store.path)
+        return EngineSide(self._store, self._writer)
 
     async def settled(self) -> None:
         """Returns when every projection has reached what is now the end of the log. Raises `ProjectionFailed`."""

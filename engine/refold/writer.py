@@ -23,7 +23,8 @@ from .clock import HybridClock
 from .decide import Decision, Ground, Record, Request, decide
 from .errors import EngineClosed, ProjectionFailed, RefoldError, StorePoisoned
 from .events import Checkpoint, Event, Head
-from .fold import decode_state
+from .fold import decode_state, fold_all
+from .intake import Taken, taken_of, unknown
 from .ports import Changelog, Store, Tables
 from .replay import Sealed, changes_of, schemas_after
 from .schema import Schema
@@ -82,6 +83,23 @@ class Writer:
             self._wake.set_result(None)
             self._wake = None
         return await future
+
+    def now(self) -> int:
+        """The wall clock of this replica, in Unix milliseconds."""
+        return self._clock.wall()
+
+    async def ingest(self, run: Sealed) -> Taken:
+        """Takes in events of other replicas, durable and visible on return, all of the run that is new or nothing.
+
+        Raises `EventsMissing` and `EventForked` as `Changelog.append` does, `StorageFailed`, `StorePoisoned`. The store
+        runs it between two commits, so neither sees the other half done.
+        """
+        if self._closing:
+            raise EngineClosed("the engine")
+        taken = await self._store.write(partial(self._ingest, run))
+        if taken.events:
+            self._committed(self.checkpoint.position)
+        return taken
 
     async def close(self) -> None:
         """Writes what is waiting, refuses what comes later, and ends."""
@@ -147,6 +165,29 @@ class Writer:
         self._room.set()
         self._room.clear()
         return groups, futures
+
+    def _ingest(self, run: Sealed, log: Changelog, tables: Tables) -> Taken:
+        if self._poison is not None:
+            raise StorePoisoned(str(self._poison))
+        fresh = unknown(run, self.checkpoint.heads)
+        if not fresh.events:
+            return Taken()
+        position = log.append(*fresh)
+        try:
+            for offset, event in enumerate(fresh.events):
+                msgspec.structs.force_setattr(event, "position", position + offset)
+                self._clock.observe(event.time)
+            before = tables.load({event.record for event in fresh.events})
+            states = {record: decode_state(data) for record, data in before.items()}
+            changes = changes_of(self.checkpoint, fresh, fold_all(states, fresh.events), before, fresh.heads())
+            schemas = schemas_after(self.schemas, changes)
+            tables.save(changes, schemas)
+        except BaseException as error:
+            self._poison = ProjectionFailed("tables", position - 1, str(error))
+            raise self._poison from error
+        self.schemas = schemas
+        self.checkpoint = changes.checkpoint
+        return taken_of(fresh.events, states, changes.states, schemas)
 
     def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
         if self._poison is not None:

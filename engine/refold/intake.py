@@ -1,0 +1,136 @@
+"""Events that come from elsewhere: what is checked before the log is asked to take them. Pure.
+
+A body is believed when it decodes, is canonical, and fits its replica's chain; the last is the log's to judge. An event
+whose time is further ahead than the bound is refused, as it would drag every clock after it. Events that were written
+together are handed on together, so a group is held back until its last event is there, unless it grows beyond what
+memory is to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+
+import msgspec
+
+from .clock import to_millis
+from .conflict import is_open
+from .errors import EventForked
+from .events import Event, Head, canonical, decode
+from .fold import State
+from .frames import FrameRefused
+from .ports import Record
+from .replay import Sealed
+from .schema import Schema
+from .session import ClockAhead
+from .vector import includes
+
+GROUP_EVENTS = 100_000
+GROUP_BYTES = 64 << 20
+"""A group of events that were written together is taken in whole up to this size, and in parts beyond it."""
+
+
+class Taken(msgspec.Struct):
+    """What came of events that were taken in: how many were new, the records that were written apart, and those of them
+    whose conflict is open."""
+
+    events: int = 0
+    merged: set[tuple[str, str]] = msgspec.field(default_factory=set[tuple[str, str]])
+    open: set[tuple[str, str]] = msgspec.field(default_factory=set[tuple[str, str]])
+
+    def add(self, other: Taken) -> None:
+        """Counts in what came of further events."""
+        self.events += other.events
+        self.merged |= other.merged
+        self.open = (self.open - other.merged) | other.open
+
+
+class Intake:
+    """The events of one peer on their way into the log; `now` is our wall clock in Unix milliseconds."""
+
+    def __init__(self, peer: str, now: int, max_skew: int) -> None:
+        self._peer = peer
+        self._now = now
+        self._max_skew = max_skew
+        self._held: list[tuple[Event, bytes]] = []
+        self._size = 0
+
+    def take(self, bodies: Sequence[bytes]) -> Sealed | None:
+        """The events that may be applied now, those held back before included; None when there are none.
+
+        Raises `FrameRefused` and `ClockAhead`.
+        """
+        whole, held = 0, self._held
+        for body in bodies:
+            event = self._event(body)
+            held.append((event, body))
+            self._size += len(body)
+            if event.seq >= event.batch:
+                whole = len(held)
+        if len(held) > GROUP_EVENTS or self._size > GROUP_BYTES:
+            whole = len(held)
+        return self._hand_on(whole)
+
+    def rest(self) -> Sealed | None:
+        """What is left of a group whose end the sender does not have."""
+        return self._hand_on(len(self._held))
+
+    def _hand_on(self, count: int) -> Sealed | None:
+        ready, self._held = self._held[:count], self._held[count:]
+        self._size = sum(len(body) for _, body in self._held)
+        if not ready:
+            return None
+        bodies = [body for _, body in ready]
+        return Sealed([event for event, _ in ready], bodies, [sha256(body).digest() for body in bodies])
+
+    def _event(self, body: bytes) -> Event:
+        try:
+            event = decode(body)
+            whole = canonical(event) == body
+        except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError) as error:
+            raise FrameRefused(f"it is no event: {error}") from None
+        if not whole or event.seq < 1 or not 0 <= event.time < 1 << 63:
+            raise FrameRefused(f"event {event.replica}:{event.seq} is not in canonical form")
+        ahead = to_millis(event.time) - self._now
+        if ahead > self._max_skew:
+            raise ClockAhead(f"event {event.replica}:{event.seq} from {self._peer}", ahead, self._max_skew)
+        return event
+
+
+def unknown(run: Sealed, heads: Mapping[str, Head]) -> Sealed:
+    """The events of a run that a log with these heads lacks. Raises `EventForked` where its newest is another."""
+    fresh = []
+    for index, event in enumerate(run.events):
+        head = heads.get(event.replica)
+        if head is None or event.seq > head.seq:
+            fresh.append(index)
+        elif event.seq == head.seq and run.hashes[index] != head.hash:
+            raise EventForked(event.replica, event.seq, head.hash.hex(), run.hashes[index].hex())
+    if len(fresh) == len(run.events):
+        return run
+    return Sealed(
+        [run.events[index] for index in fresh],
+        [run.bodies[index] for index in fresh],
+        [run.hashes[index] for index in fresh],
+    )
+
+
+def taken_of(
+    events: Sequence[Event],
+    before: Mapping[Record, State],
+    after: Mapping[Record, State],
+    schemas: Mapping[str, Schema],
+) -> Taken:
+    """What came of events that were folded into the states `before`: a record is merged when one of its events had not
+    seen all of what was there."""
+    taken = Taken(len(events))
+    for event in events:
+        record = event.record
+        state = before.get(record)
+        if state is not None and not includes(event.context, state.version):
+            taken.merged.add(record)
+    for record in taken.merged:
+        schema = schemas.get(record[0])
+        if schema is not None and is_open(after[record], schema.policy):
+            taken.open.add(record)
+    return taken
