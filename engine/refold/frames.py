@@ -47,7 +47,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The first message of each side: who it is, its wall clock in Unix milliseconds, and the heads of its log."""
 
     replica: str
-    now: int
+    wall: int
     heads: dict[str, Head]
 
 

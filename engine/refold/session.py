@@ -72,7 +72,7 @@ class Standing(msgspec.Struct, frozen=True):
     """Where one side stands when a session begins: its id, its wall clock in Unix milliseconds, its heads."""
 
     replica: str
-    now: int
+    wall: int
     heads: Mapping[str, Head]
 
 
@@ -137,10 +137,15 @@ class Session:
         """Whether both sides have said all there is to say."""
         return self.phase is Phase.FINISHED
 
+    @property
+    def heard(self) -> bool:
+        """Whether the peer has said all it has to say."""
+        return self._theirs is not None
+
     def begin(self) -> list[Effect]:
         """What a session starts with."""
         standing = self.standing
-        return [Send(to_frame(Hello(standing.replica, standing.now, dict(standing.heads))))]
+        return [Send(to_frame(Hello(standing.replica, standing.wall, dict(standing.heads))))]
 
     def refuse(self, error: RefoldError) -> bytes:
         """The frame that tells the peer why the session ends."""
@@ -171,7 +176,7 @@ class Session:
 
     def _greet(self, hello: Hello) -> list[Effect]:
         self.peer = hello.replica
-        skew = hello.now - self.standing.now
+        skew = hello.wall - self.standing.wall
         if skew > self._max_skew:
             raise ClockAhead(f"the clock of {hello.replica}", skew, self._max_skew)
         ours = self.standing.heads

@@ -22,7 +22,7 @@ from .events import Head
 from .frames import FRAME_BYTES, FRAME_EVENTS, Events, to_frame
 from .intake import Taken
 from .ports import Peer
-from .session import MAX_SKEW, Apply, Conclude, Effect, Prove, Send, Serve, Session, Standing
+from .session import MAX_SKEW, Apply, Conclude, Effect, PeerRefused, Prove, Send, Serve, Session, Standing
 
 GROUP = "refold.peers"
 
@@ -110,10 +110,12 @@ class Conversation:
                 await self._perform(session.begin())
                 async for frame in self._peer.frames():
                     await self._perform(session.receive(frame))
-                    if session.finished:
+                    if session.heard:
                         break
                 else:
                     raise SyncInterrupted(session.peer or "the peer")
+            if not session.finished:
+                raise SyncInterrupted(session.peer)
         except BaseExceptionGroup as group:
             error = _first(group)
             if isinstance(error, RefoldError) and not isinstance(error, SyncInterrupted):
@@ -196,16 +198,17 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 class Pipe:
     """One end of a pipe between two sides in one process. Implements `Peer`."""
 
-    def __init__(self, inbox: asyncio.Queue[bytes | None], outbox: asyncio.Queue[bytes | None]) -> None:
-        self._inbox = inbox
-        self._outbox = outbox
-        self._closed = asyncio.Event()
+    def __init__(self) -> None:
+        self._inbox: asyncio.Queue[bytes | None] = asyncio.Queue(PIPE_FRAMES + 1)
+        self._closed = False
+        self.other = self
 
     async def send(self, frame: bytes) -> None:
         """See `Peer.send`."""
-        if self._closed.is_set():
+        if not self.other._closed:
+            await self.other._inbox.put(frame)
+        if self.other._closed:
             raise SyncInterrupted("the peer")
-        await self._outbox.put(frame)
 
     async def frames(self) -> AsyncIterator[bytes]:
         """See `Peer.frames`."""
@@ -213,23 +216,25 @@ class Pipe:
             yield frame
 
     def close(self) -> None:
-        """Tells the other end that nothing more comes; what waits for room there is let go."""
-        while self._outbox.full():
-            self._outbox.get_nowait()
-        self._outbox.put_nowait(None)
+        """Tells the other end that nothing more comes, and lets go of what it waits to send."""
+        self._closed = True
         while not self._inbox.empty():
             self._inbox.get_nowait()
+        if not self.other._closed:
+            if self.other._inbox.full():
+                self.other._inbox.get_nowait()
+            self.other._inbox.put_nowait(None)
 
 
 def pipe() -> tuple[Pipe, Pipe]:
     """Both ends of a pipe."""
-    one: asyncio.Queue[bytes | None] = asyncio.Queue(PIPE_FRAMES)
-    other: asyncio.Queue[bytes | None] = asyncio.Queue(PIPE_FRAMES)
-    return Pipe(one, other), Pipe(other, one)
+    one, other = Pipe(), Pipe()
+    one.other, other.other = other, one
+    return one, other
 
 
 async def between(one: Side, other: Side, *, max_skew: int = MAX_SKEW, tell: Tell = silent) -> SyncReport:
-    """A session between two sides in one process; the report is that of the first."""
+    """A session between two sides in one process, as the first of them reports it."""
 
     async def run(side: Side, end: Pipe, tell: Tell) -> SyncReport:
         try:
@@ -238,13 +243,13 @@ async def between(one: Side, other: Side, *, max_skew: int = MAX_SKEW, tell: Tel
             end.close()
 
     here, there = pipe()
-    try:
-        async with asyncio.TaskGroup() as group:
-            report = group.create_task(run(one, here, tell))
-            group.create_task(run(other, there, silent))
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-    return report.result()
+    ours, theirs = await asyncio.gather(run(one, here, tell), run(other, there, silent), return_exceptions=True)
+    if isinstance(ours, BaseException):
+        hearsay = isinstance(ours, SyncInterrupted | PeerRefused)
+        raise theirs if hearsay and isinstance(theirs, BaseException) else ours
+    if isinstance(theirs, BaseException):
+        raise theirs
+    return ours
 
 
 class OpenPeer(Protocol):
