@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from refold.errors import ArchiveMissing, FormatUnknown, LogCorrupt, ReplicaMismatch, SettingsInvalid, StorageFailed
+from refold.errors import (
+    ArchiveMissing,
+    FormatOld,
+    FormatUnknown,
+    LogCorrupt,
+    ReplicaMismatch,
+    SettingsInvalid,
+    StorageFailed,
+)
 from refold.ports import Changelog, Clock, Projection, Tables
 from refold.replay import REPLAY_BATCH, catch_up, is_ahead
 from refold.verify import Finding
@@ -122,6 +130,8 @@ class FileStore:
             if not is_ahead(log, self._tables.checkpoint()):
                 return True
             _logger.warning("%s has seen events that the log does not hold; it is made anew", self._tables_path)
+        except FormatOld as error:
+            _logger.info("%s; it is made anew", error)
         except StorageFailed as error:
             if not _is_damage(error):
                 raise

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from refold.errors import FormatUnknown, StorageFailed
+from refold.errors import FormatOld, FormatUnknown, StorageFailed
 
 T = TypeVar("T")
 
@@ -77,7 +77,9 @@ def connect(path: Path, *, readonly: bool = False, synchronous: int = 2) -> sqli
 
 
 def ensure_schema(connection: sqlite3.Connection, path: Path, name: str, version: int, script: str) -> None:
-    """Creates the schema in an empty database, and refuses one of another kind or version with `FormatUnknown`.
+    """Creates the schema in an empty database, and refuses one of another kind or version.
+
+    Raises `FormatUnknown`, for an earlier version `FormatOld`.
 
     SQLite's header holds both: `application_id` the first four letters of `name`, `user_version` the version.
     """
@@ -91,7 +93,8 @@ def ensure_schema(connection: sqlite3.Connection, path: Path, name: str, version
     if found == (application, version):
         return
     if found != (0, 0) or not empty:
-        raise FormatUnknown(str(path), f"application {found[0]:#x}, version {found[1]}", f"{application:#x}, {version}")
+        kind = FormatOld if found[0] == application and found[1] < version else FormatUnknown
+        raise kind(str(path), f"application {found[0]:#x}, version {found[1]}", f"{application:#x}, {version}")
     with failures(path, "creating the schema"):
         header = f"PRAGMA application_id = {application}; PRAGMA user_version = {version};"
         connection.executescript(f"BEGIN IMMEDIATE; {script} {header} COMMIT;")

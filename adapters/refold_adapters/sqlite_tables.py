@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from refold.conflict_list import ConflictQuery, Listed
 from refold.decide import settled_values
 from refold.errors import StorageFailed
 from refold.events import Checkpoint, Event, Head, canonical, is_event
@@ -29,9 +30,10 @@ from refold.ports import Changes, Query
 from refold.schema import Schema
 
 from .sqlite_columns import TableStatements, page_sql, quote
+from .sqlite_conflicts import list_conflicts, save_disputes, settle_anew
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
 
-FORMAT = 1
+FORMAT = 2
 Record = tuple[str, str]
 
 _REMEMBERED = 10_000
@@ -215,6 +217,8 @@ class SqliteTables:
                 self._find_again(changes)
                 self._save_records(changes)
                 self._save_rows(changes, schemas)
+                save_disputes(connection, changes.disputes, schemas)
+                settle_anew(connection, [name for name, key in changes.states if not key], schemas)
                 self._save_checkpoint(changes.checkpoint)
                 connection.execute("COMMIT")
         except BaseException:
@@ -378,6 +382,11 @@ class SqliteTables:
             return {
                 name: self._connection.execute(f"SELECT count(*) FROM {quote(name)}").fetchone()[0] for name in tables
             }
+
+    def conflicts(self, query: ConflictQuery) -> list[Listed]:
+        """See `Tables.conflicts`."""
+        with failures(self.path, "reading the conflict list"):
+            return list_conflicts(self._connection, query)
 
     def close(self) -> None:
         """Lets go of the file. Raises `StorageFailed`."""

@@ -16,6 +16,21 @@ CREATE TABLE _refold_records (
     state BLOB,
     UNIQUE (collection, key)
 );
+CREATE TABLE _refold_conflicts (
+    id TEXT NOT NULL,
+    closed INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    collection TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    open INTEGER NOT NULL,
+    time INTEGER,
+    replica TEXT,
+    seq INTEGER,
+    PRIMARY KEY (id, closed)
+) WITHOUT ROWID;
+CREATE INDEX _refold_conflicts_of_records ON _refold_conflicts (collection, key);
+CREATE INDEX _refold_conflicts_open ON _refold_conflicts (id) WHERE closed = 0 AND open = 1;
 CREATE TABLE _refold_chain (
     position INTEGER PRIMARY KEY,
     previous INTEGER NOT NULL

@@ -78,6 +78,9 @@ class Conflict(msgspec.Struct, frozen=True):
 
     `sides` of a deletion conflict stand under the empty field name, with whether the record is to be present as
     their value; those of a dependency or unique conflict under the field that holds the reference or the value.
+
+    In the conflict list, `status` is `open`, `settled` (by the strategy) or `resolved` (by the event `settled_by`),
+    `base` what the fields were in what all sides had seen, and `events` are those of the sides.
     """
 
     id: str
@@ -88,6 +91,10 @@ class Conflict(msgspec.Struct, frozen=True):
     strategy: str
     outcome: dict[str, Any]
     open: bool
+    status: str = ""
+    base: dict[str, Any] = {}
+    events: list[Event] = []
+    settled_by: Event | None = None
 
 
 class Settled(msgspec.Struct, frozen=True):

@@ -26,12 +26,14 @@ Record = tuple[str, str]
 
 
 class Operation(Enum):
-    """What a caller asks for."""
+    """What a caller asks for; the last two settle a conflict, by values or by the record's absence."""
 
     PUT = "put"
     PATCH = "patch"
     DELETE = "delete"
     DEFINE = "define"
+    RESOLVE = "resolve"
+    RESOLVE_ABSENT = "resolve-absent"
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -133,6 +135,10 @@ class _Decider:
                 self.refuse_twin(request.collection)
             data = {name: value for name, value in wanted.items() if not same(old.get(name), value)}
             return (Kind.DEFINE, data) if data else None
+        if request.operation is Operation.RESOLVE:
+            return Kind.RESOLVE, dict(request.values)
+        if request.operation is Operation.RESOLVE_ABSENT:
+            return Kind.DELETE, {}
         schema = self.ground.schemas[request.collection]
         values: dict[str, Any] = {}
         present = False

@@ -16,10 +16,14 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from . import resolving
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
 from .clock import HybridClock
+from .conflict import Conflict, Policy
+from .conflict_list import ConflictQuery, Listed, describe
 from .decide import Operation, Request
 from .errors import (
+    ConflictUnknown,
     DefinitionRefused,
     EngineClosed,
     ProjectionFailed,
@@ -29,7 +33,7 @@ from .errors import (
     ValueRefused,
 )
 from .events import Checkpoint, Event, Head
-from .fold import format_digest
+from .fold import decode_state, format_digest
 from .ports import Changelog, Peer, Query, Store, Tables
 from .progress import Progress
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower, ProjectionStatus
@@ -47,6 +51,9 @@ T = TypeVar("T")
 
 READ_BATCH = 500
 """Events or records fetched from the store at once."""
+
+CONFLICT_BATCH = 50
+"""Conflicts whose records' histories are read at once."""
 
 POLL_SECONDS = 0.2
 """How often an archive that another process writes is looked at for new events."""
@@ -282,6 +289,64 @@ class Engine:
                 return await between(side, other, max_skew=max_skew, tell=progress)
         return await Conversation(side, peer, max_skew=max_skew, tell=progress).run()
 
+    async def conflicts(
+        self, status: str = "", *, kind: str = "", collection: str = "", limit: int | None = None
+    ) -> AsyncIterator[Conflict]:
+        """The conflict list, by id: all, or those of a status (`open`, `settled`, `resolved`), kind and collection.
+
+        A conflict stays on the list when it is settled, with all its sides and the event that settled it.
+        """
+        query = ConflictQuery(status, kind, collection)
+        left = limit
+        while left is None or left > 0:
+            query = msgspec.structs.replace(query, limit=min(CONFLICT_BATCH, left or CONFLICT_BATCH))
+            page, found = await self._read(partial(_conflicts, query, self.schemas))
+            for conflict in found:
+                yield conflict
+            if len(page) < query.limit:
+                return
+            left = left - len(page) if left is not None else None
+            query = msgspec.structs.replace(query, after=page[-1].entry.id)
+
+    async def conflict(self, conflict_id: str) -> Conflict:
+        """The conflict with this id: the live one, else the one that was closed. Raises `ConflictUnknown`."""
+        _, found = await self._read(partial(_conflicts, ConflictQuery(id=conflict_id), self.schemas))
+        if not found:
+            raise ConflictUnknown(conflict_id, "is on the list")
+        return found[0]
+
+    async def resolve(
+        self,
+        conflict_id: str,
+        *,
+        take: tuple[str, int] | str | None = None,
+        values: Mapping[str, Any] | None = None,
+        keep_both: bool = False,
+        **wording: Any,
+    ) -> list[Event]:
+        """Settles a conflict, open or settled by a strategy, by an event that has seen all its sides.
+
+        `take` is the dot of the side that is to hold, as a pair or as `replica:seq`; `values` are fields as they are
+        to be; `keep_both` lets the record stay as it is and makes a record of its own of every losing side. Raises
+        `ConflictUnknown`, `ResolutionRefused`, `ValueRefused`, and `VersionMismatch` when somebody was faster.
+        """
+        conflict = await self.conflict(conflict_id)
+        if conflict.settled_by is not None:
+            raise ConflictUnknown(conflict_id, "waits to be settled: it is resolved")
+        schema = schema_for(self.schemas, conflict.collection)
+        record = conflict.collection, conflict.key
+        data = await self._read(lambda log, tables: tables.load([record])[record])
+        asked = resolving.requests(
+            conflict,
+            schema,
+            decode_state(data),
+            self._wording(wording),
+            take=take,
+            values=values,
+            keep_both=keep_both,
+        )
+        return [event for event in await self.submit(asked) if event is not None]
+
     def side(self) -> EngineSide:
         """This archive as one side of one session."""
         if self._writer is None:
@@ -377,6 +442,23 @@ def _standing(log: Changelog, tables: Tables) -> tuple[str, Mapping[str, Schema]
 def _load(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | None:
     data = tables.load([(schema.name, key)]).get((schema.name, key))
     return load_record(schema, key, data, lambda record: log.at(tables.history([record]))) if data else None
+
+
+def _conflicts(
+    query: ConflictQuery, schemas: Mapping[str, Schema], log: Changelog, tables: Tables
+) -> tuple[list[Listed], list[Conflict]]:
+    page = tables.conflicts(query)
+    states = tables.load({(listed.entry.collection, listed.entry.key) for listed in page})
+    found = []
+    for listed in page:
+        record = listed.entry.collection, listed.entry.key
+        schema = schemas.get(record[0])
+        policy = schema.policy if schema is not None and record[1] else Policy()
+        history = log.at(tables.history([record]))
+        conflict = describe(listed.entry, listed.status, decode_state(states[record]), policy, history)
+        if conflict is not None:
+            found.append(conflict)
+    return page, found
 
 
 def _find(schema: Schema, query: Query, log: Changelog, tables: Tables) -> list[tuple[tuple[Any, ...], Record]]:

@@ -215,6 +215,35 @@ class FormatUnknown(RefoldError):
 
 
 @dataclass(eq=False)
+class FormatOld(FormatUnknown):
+    """A file of an earlier version that this release does not read; what is derived is made anew."""
+
+    code: ClassVar[str] = "format-old"
+
+
+@dataclass(eq=False)
+class ConflictUnknown(RefoldError):
+    """There is no conflict of that id, or none that waits to be settled."""
+
+    code: ClassVar[str] = "conflict-unknown"
+    message: ClassVar[str] = "no conflict {id!r} {why}"
+    hint: ClassVar[str] = "`refold conflicts` lists them"
+    id: str
+    why: str
+
+
+@dataclass(eq=False)
+class ResolutionRefused(RefoldError):
+    """A way to settle a conflict that does not fit it."""
+
+    code: ClassVar[str] = "resolution-refused"
+    message: ClassVar[str] = "conflict {id}: {why}"
+    hint: ClassVar[str] = "`refold conflicts show {id}` shows its sides; take one of them, or state values"
+    id: str
+    why: str
+
+
+@dataclass(eq=False)
 class StorageFailed(RefoldError):
     """The disk, file system or database refused an operation. Nothing acknowledged is affected."""
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from .conflict_list import ConflictQuery, Disputed, Listed
 from .events import Checkpoint, Event, Head
 from .fold import State
 from .schema import Schema
@@ -89,7 +90,8 @@ class Projection(Protocol):
 class Changes(msgspec.Struct):
     """What a run of events does to the tables: the events, the touched records before and after, and the checkpoint.
 
-    `before` and `after` hold the canonical bytes of states; a record that was not there before has none.
+    `before` and `after` hold the canonical bytes of states; a record that was not there before has none. `disputes` is
+    what becomes of the conflict list.
     """
 
     events: Sequence[Event]
@@ -97,6 +99,7 @@ class Changes(msgspec.Struct):
     before: Mapping[Record, bytes]
     after: Mapping[Record, bytes]
     checkpoint: Checkpoint
+    disputes: Mapping[Record, Disputed] = {}
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -138,6 +141,9 @@ class Tables(Protocol):
 
     def checkpoint(self) -> Checkpoint:
         """How far the tables have come."""
+
+    def conflicts(self, query: ConflictQuery) -> list[Listed]:
+        """One page of the conflict list, by id; a conflict that is live comes before one that was closed."""
 
 
 class Store(Protocol):

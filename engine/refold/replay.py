@@ -6,11 +6,12 @@ replaying its events would do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
 from .conflict import Policy, settle
+from .conflict_list import disputes
 from .errors import FormatUnknown
 from .events import Checkpoint, Event, Head, stored_event
 from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold_all, state_hash
@@ -57,14 +58,23 @@ class Sealed(NamedTuple):
         return {event.replica: Head(event.seq, digest) for event, digest in zip(self.events, self.hashes, strict=True)}
 
 
+class Found(NamedTuple):
+    """What stands of the records that a run is about: states as bytes and decoded, and what leads to their events."""
+
+    bodies: Mapping[Record, bytes]
+    states: Mapping[Record, State]
+    history: Callable[[Sequence[Record]], Sequence[Event]]
+
+
 def changes_of(
     checkpoint: Checkpoint,
     run: Sealed,
     states: Mapping[Record, State],
-    before: Mapping[Record, bytes],
+    found: Found,
     heads: Mapping[str, Head],
 ) -> Changes:
-    """What a run of events changes, given the states it leaves, the bytes of those it found, and where it ends."""
+    """What a run of events changes, given the states it leaves, what it found, and where it ends."""
+    before = found.bodies
     records = [(event.collection, event.key) for event in run.events]
     newest = dict(zip(records, zip(run.bodies, run.hashes, strict=True), strict=True))
     after = {}
@@ -76,14 +86,21 @@ def changes_of(
         if record in before:
             digest -= state_hash(*record, before[record])
     end = Checkpoint(run.events[-1].position, {**checkpoint.heads, **heads}, digest % DIGEST_MODULUS)
-    return Changes(run.events, states, before, after, end)
+    disputed = disputes(run.events, found.states, states, found.history)
+    return Changes(run.events, states, before, after, end, disputed)
 
 
-def fold_events(tables: Tables, checkpoint: Checkpoint, run: Sealed) -> Changes:
+def find(log: Changelog, tables: Tables, records: Iterable[Record]) -> Found:
+    """What stands in the tables of these records."""
+    bodies = tables.load(records)
+    states = {record: decode_state(data) for record, data in bodies.items()}
+    return Found(bodies, states, lambda records: log.at(tables.history(records)))
+
+
+def fold_events(log: Changelog, tables: Tables, checkpoint: Checkpoint, run: Sealed) -> Changes:
     """What a run of events changes in these tables."""
-    before = tables.load({event.record for event in run.events})
-    states = {record: decode_state(data) for record, data in before.items()}
-    return changes_of(checkpoint, run, fold_all(states, run.events), before, run.heads())
+    found = find(log, tables, {event.record for event in run.events})
+    return changes_of(checkpoint, run, fold_all(found.states, run.events), found, run.heads())
 
 
 def schema_of(name: str, state: State) -> Schema:
@@ -125,6 +142,6 @@ def catch_up(log: Changelog, tables: Tables, limit: int = REPLAY_BATCH) -> bool:
     bodies = [body for _, body in stored]
     hashes = [sha256(body).digest() for body in bodies]
     run = Sealed([stored_event(position, body) for position, body in stored], bodies, hashes)
-    changes = fold_events(tables, checkpoint, run)
+    changes = fold_events(log, tables, checkpoint, run)
     tables.save(changes, schemas_after(load_schemas(tables), changes))
     return True

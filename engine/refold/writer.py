@@ -20,13 +20,13 @@ from functools import partial
 import msgspec
 
 from .clock import HybridClock
-from .decide import Decision, Ground, Record, Request, decide
+from .decide import Decision, Ground, Request, decide
 from .errors import EngineClosed, ProjectionFailed, RefoldError, StorePoisoned
 from .events import Checkpoint, Event, Head
-from .fold import decode_state, fold_all
+from .fold import fold_all
 from .intake import Taken, taken_of, unknown
 from .ports import Changelog, Store, Tables
-from .replay import Sealed, changes_of, schemas_after
+from .replay import Sealed, changes_of, find, schemas_after
 from .schema import Schema
 
 Answer = list[Event | None]
@@ -177,9 +177,9 @@ class Writer:
             for offset, event in enumerate(fresh.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
                 self._clock.observe(event.time)
-            before = tables.load({event.record for event in fresh.events})
-            states = {record: decode_state(data) for record, data in before.items()}
-            changes = changes_of(self.checkpoint, fresh, fold_all(states, fresh.events), before, fresh.heads())
+            found = find(log, tables, {event.record for event in fresh.events})
+            states = fold_all(found.states, fresh.events)
+            changes = changes_of(self.checkpoint, fresh, states, found, fresh.heads())
             schemas = schemas_after(self.schemas, changes)
             tables.save(changes, schemas)
         except BaseException as error:
@@ -187,26 +187,23 @@ class Writer:
             raise self._poison from error
         self.schemas = schemas
         self.checkpoint = changes.checkpoint
-        return taken_of(fresh.events, states, changes.states, schemas)
+        return taken_of(fresh.events, found.states, states, schemas)
 
     def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
         if self._poison is not None:
             raise StorePoisoned(str(self._poison))
-        before = tables.load({(request.collection, request.key) for group in groups for request in group})
+        found = find(log, tables, {(request.collection, request.key) for group in groups for request in group})
         ids = [request.request_id for group in groups for request in group if request.request_id is not None]
         earlier = log.at(sorted(set(tables.requests(ids).values()))) if ids else []
-
-        def history(record: Record) -> list[Event]:
-            return log.at(tables.history([record]))
 
         ground = Ground(
             self.replica,
             self.checkpoint.heads.get(self.replica) or Head(0, bytes(32)),
             self._clock,
             self.schemas,
-            {record: decode_state(data) for record, data in before.items()},
+            dict(found.states),
             {event.request_id: event for event in earlier if event.request_id is not None},
-            history,
+            lambda record: found.history([record]),
         )
         decision = decide(groups, ground)
         if not decision.events:
@@ -217,7 +214,7 @@ class Writer:
                 msgspec.structs.force_setattr(event, "position", position + offset)
             heads = {self.replica: decision.head}
             run = Sealed(decision.events, decision.bodies, decision.hashes)
-            changes = changes_of(self.checkpoint, run, decision.states, before, heads)
+            changes = changes_of(self.checkpoint, run, decision.states, found, heads)
             schemas = schemas_after(self.schemas, changes)
             tables.save(changes, schemas)
         except BaseException as error:

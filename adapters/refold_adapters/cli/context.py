@@ -19,7 +19,15 @@ import msgspec
 
 import refold
 from refold import Engine
-from refold.errors import ArchiveMissing, Locked, ProjectionFailed, SettingsInvalid, StorageFailed, StorePoisoned
+from refold.errors import (
+    ArchiveMissing,
+    FormatOld,
+    Locked,
+    ProjectionFailed,
+    SettingsInvalid,
+    StorageFailed,
+    StorePoisoned,
+)
 from refold_adapters.settings import FILE, load_settings
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables
@@ -106,7 +114,10 @@ class Settled(msgspec.Struct):
 def _is_behind(log_path: Path, tables_path: Path) -> bool:
     with ExitStack() as stack:
         log = stack.enter_context(closing(SqliteLog(log_path, readonly=True)))
-        tables = stack.enter_context(closing(SqliteTables(tables_path, log.at, readonly=True)))
+        try:
+            tables = stack.enter_context(closing(SqliteTables(tables_path, log.at, readonly=True)))
+        except FormatOld:
+            return True
         return tables.checkpoint().position < log.end()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from refold.conflict_list import ConflictQuery
 from refold.errors import FieldUnknown, ValueRefused
 from refold.events import Event
 from refold.fold import DIGEST_MODULUS, decode_state, fold_all, state_hash
@@ -71,6 +72,10 @@ class TablesConformance:
         events += [other.write("things", "1", {"n": 7, NOTE: "other"}), other.write("things", "2")]
         events += [one.write("things", "1", {"n": 6}), one.write("parts", "9"), one.write("things", "B")]
         events += [one.write("things", "B", {"id": "B", "n": 1}), one.write("things", "1", {"x": 2.5})]
+        other.see(events)
+        events += [one.write("things", "Ä", {"n": 3}), other.write("things", "Ä", {"n": 4}), one.write("things", "2")]
+        one.see(events)
+        events += [one.write("things", "Ä", {"n": 5}), other.write("things", "Ä", {"n": 6})]
         log = MemoryLog("a")
         return log, append(log, events)
 
@@ -144,6 +149,20 @@ class TablesConformance:
         tables = self.reopen(tables)
         assert (tables.checkpoint(), tables.load(records), tables.counts(), tables.definitions()) == before
         assert not catch_up(log, tables)
+
+    def test_the_conflict_list_is_that_of_the_model(self) -> None:
+        tables, model, _ = self.both()
+        for status in ("", "open", "settled", "resolved"):
+            for kind in ("", "concurrent-modification", "deletion-conflict"):
+                query = ConflictQuery(status, kind)
+                assert tables.conflicts(query) == model.conflicts(query)
+        whole = self.reopen(tables).conflicts(ConflictQuery())
+        assert {one.entry.kind for one in whole} == {"concurrent-modification", "deletion-conflict"}
+        assert {one.status for one in whole} == {"settled", "resolved"}
+        assert tables.conflicts(ConflictQuery(limit=1)) == whole[:1]
+        assert tables.conflicts(ConflictQuery(after=whole[0].entry.id)) == whole[1:]
+        assert tables.conflicts(ConflictQuery(id=whole[-1].entry.id)) == whole[-1:]
+        assert tables.conflicts(ConflictQuery(collection="parts")) == []
 
     def test_find_orders_by_every_field_and_pages(self) -> None:
         tables, model, schema = self.both()

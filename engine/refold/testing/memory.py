@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from refold.clock import HybridClock
-from refold.conflict import same
+from refold.conflict import Policy, same
+from refold.conflict_list import RESOLVED, ConflictQuery, Entry, Listed, live_entries
 from refold.decide import settled_values
 from refold.engine import Engine
 from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFailed
@@ -134,6 +135,7 @@ class MemoryTables:
         self._positions: dict[Record, list[int]] = {}
         self._requests: dict[str, int] = {}
         self._checkpoint = Checkpoint()
+        self._closed: dict[str, Entry] = {}
         self._schemas: Mapping[str, Schema] = {}
 
     def load(self, records: Iterable[Record]) -> dict[Record, bytes]:
@@ -157,6 +159,10 @@ class MemoryTables:
             self._positions.setdefault(event.record, []).append(event.position)
             if event.request_id is not None:
                 self._requests.setdefault(event.request_id, event.position)
+        for entry in (entry for disputed in changes.disputes.values() for entry in disputed.closed):
+            known = self._closed.get(entry.id)
+            if known is None or (entry.closer or ()) < (known.closer or ()):
+                self._closed[entry.id] = entry
         self._checkpoint = changes.checkpoint
         self._schemas = schemas
         self.faults.end("save")
@@ -205,6 +211,25 @@ class MemoryTables:
     def checkpoint(self) -> Checkpoint:
         """See `Tables.checkpoint`."""
         return self._checkpoint
+
+    def conflicts(self, query: ConflictQuery) -> list[Listed]:
+        """See `Tables.conflicts`. Those that are live are read off all states, each time."""
+        listed = [Listed(entry, RESOLVED) for entry in self._closed.values()]
+        for record, data in self.states.items():
+            schema = self._schemas.get(record[0])
+            policy = schema.policy if schema is not None and record[1] else Policy()
+            listed += [Listed(entry, entry.status(policy)) for entry in live_entries(record, decode_state(data))]
+        listed.sort(key=lambda one: (one.entry.id, one.status == RESOLVED))
+        wanted = [
+            one
+            for one in listed
+            if query.status in {"", one.status}
+            and query.kind in {"", one.entry.kind}
+            and query.collection in {"", one.entry.collection}
+            and query.id in {"", one.entry.id}
+            and one.entry.id > query.after
+        ]
+        return wanted[: query.limit]
 
 
 def _rank(schema: Schema, field: str, values: Mapping[str, Any]) -> tuple[bool, Any]:

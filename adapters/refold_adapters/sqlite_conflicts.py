@@ -1,0 +1,77 @@
+"""The conflict list in SQLite: the table `_refold_conflicts` of `tables.db`.
+
+A conflict that is live has a row while its sides stand in the record's state, and whether it is open follows from the
+policy; one that was closed keeps its row, with the event that closed it. Rows are written in the transaction that saves
+the states they were read off.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from refold.conflict import ConflictKind, Policy
+from refold.conflict_list import OPEN, RESOLVED, SETTLED, ConflictQuery, Disputed, Entry, Listed
+from refold.schema import Schema
+
+_INSERT = "INSERT OR REPLACE INTO _refold_conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_CLOSE = f"""{_INSERT.replace("OR REPLACE ", "")}
+    ON CONFLICT (id, closed) DO UPDATE SET time = excluded.time, replica = excluded.replica, seq = excluded.seq
+    WHERE (excluded.time, excluded.replica, excluded.seq) < (time, replica, seq)"""
+_STATUS = {OPEN: "closed = 0 AND open = 1", SETTLED: "closed = 0 AND open = 0", RESOLVED: "closed = 1"}
+
+
+def _policy(schemas: Mapping[str, Schema], collection: str, key: str) -> Policy:
+    schema = schemas.get(collection)
+    return schema.policy if schema is not None and key else Policy()
+
+
+def _row(entry: Entry, is_open: bool) -> tuple[object, ...]:
+    fields = msgspec.json.encode(entry.fields).decode()
+    closer = entry.closer or (None, None, None)
+    return (entry.id, entry.closer is not None, entry.kind, entry.collection, entry.key, fields, is_open, *closer)
+
+
+def save_disputes(
+    connection: sqlite3.Connection, disputes: Mapping[tuple[str, str], Disputed], schemas: Mapping[str, Schema]
+) -> None:
+    """Writes what a run of events does to the list."""
+    for record, disputed in disputes.items():
+        connection.execute("DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0", record)
+        policy = _policy(schemas, *record)
+        connection.executemany(_CLOSE, [_row(entry, False) for entry in disputed.closed])
+        connection.executemany(_INSERT, [_row(entry, entry.status(policy) == OPEN) for entry in disputed.live])
+
+
+def settle_anew(connection: sqlite3.Connection, collections: Iterable[str], schemas: Mapping[str, Schema]) -> None:
+    """Says of the live conflicts of collections whose policy may have changed whether they are open."""
+    for name in collections:
+        rows = connection.execute(
+            "SELECT * FROM _refold_conflicts WHERE collection = ? AND closed = 0", (name,)
+        ).fetchall()
+        entries = [_listed(row).entry for row in rows]
+        made = [_row(entry, entry.status(_policy(schemas, name, entry.key)) == OPEN) for entry in entries]
+        connection.executemany(_INSERT, made)
+
+
+def list_conflicts(connection: sqlite3.Connection, query: ConflictQuery) -> list[Listed]:
+    """See `Tables.conflicts`."""
+    conditions, parameters = ["id > ?"], [query.after]
+    if query.status:
+        conditions.append(_STATUS[query.status])
+    for name in ("kind", "collection", "id"):
+        if getattr(query, name):
+            conditions.append(f"{name} = ?")
+            parameters.append(getattr(query, name))
+    sql = f"SELECT * FROM _refold_conflicts WHERE {' AND '.join(conditions)} ORDER BY id, closed LIMIT {query.limit:d}"
+    return [_listed(row) for row in connection.execute(sql, parameters)]
+
+
+def _listed(row: tuple[object, ...]) -> Listed:
+    identity, closed, kind, collection, key, fields, is_open, *closer = row
+    names = msgspec.json.decode(str(fields))
+    told = [identity, ConflictKind(str(kind)), collection, key, names, closer if closed else None]
+    entry = msgspec.convert(told, Entry)
+    return Listed(entry, RESOLVED if closed else OPEN if is_open else SETTLED)

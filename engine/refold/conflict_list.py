@@ -1,0 +1,203 @@
+"""The conflict list: what a run of events adds to it, and what it tells of each conflict. Pure.
+
+A conflict is *live* while its sides stand in the record's state, settled by a strategy or waiting for a person. It is
+closed by the first event that writes the field anew and had seen sides that disagree: a person's resolution, or any
+later edit. A closed conflict stays on the list, so no losing value ever goes out of sight.
+
+Both are functions of the event set (invariant 4). What is live is read off the state. What an event x closes is read
+off the state that the events in x's context make, which is the same wherever and whenever x arrives: when x had seen
+all that stands, that is the state itself; otherwise it is folded from the record's history. Of several events that
+closed one conflict without knowing each other, the first by (time, replica, seq) counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .conflict import Conflict, ConflictKind, Policy, Side, conflict_id, disagreements, settle
+from .events import Event, Kind
+from .fold import State, fold, is_concurrent, latest
+from .vector import covers, includes
+
+Record = tuple[str, str]
+Rank = tuple[int, str, int]
+
+OPEN, SETTLED, RESOLVED = "open", "settled", "resolved"
+STATUSES = (OPEN, SETTLED, RESOLVED)
+"""A conflict waits for a person; a strategy chose; an event that had seen both sides wrote anew."""
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One conflict as the list names it: the fields that disagree (none for presence), and the time, replica and seq of
+    the event that closed it."""
+
+    id: str
+    kind: ConflictKind
+    collection: str
+    key: str
+    fields: list[str]
+    closer: Rank | None = None
+
+    def status(self, policy: Policy) -> str:
+        """How it stands under a policy."""
+        if self.closer is not None:
+            return RESOLVED
+        manual = any(policy.of(name) == "manual" for name in self.fields or [""])
+        return OPEN if manual else SETTLED
+
+
+class Disputed(msgspec.Struct):
+    """What a run of events does to one record's entries: those that are live after it, and those it closed."""
+
+    live: list[Entry] = []
+    closed: list[Entry] = []
+
+
+class ConflictQuery(msgspec.Struct, frozen=True):
+    """Which conflicts to list; empty texts stand for any. `after` is the id that the page before ended with."""
+
+    status: str = ""
+    kind: str = ""
+    collection: str = ""
+    id: str = ""
+    limit: int = 500
+    after: str = ""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """One row of the list."""
+
+    entry: Entry
+    status: str
+
+
+def _entry(
+    record: Record, kind: ConflictKind, sides: Mapping[str, Sequence[Side]], closer: Rank | None = None
+) -> Entry:
+    return Entry(conflict_id(sides), kind, *record, sorted(name for name in sides if name), closer)
+
+
+def live_entries(record: Record, state: State) -> list[Entry]:
+    """The conflicts that stand in a record's state."""
+    if not is_concurrent(state):
+        return []
+    fields, presence = disagreements(state)
+    entries = [_entry(record, ConflictKind.DELETION, {"": presence})] if presence else []
+    return entries + ([_entry(record, ConflictKind.CONCURRENT_MODIFICATION, fields)] if fields else [])
+
+
+def closed_sides(event: Event, seen: State) -> tuple[dict[str, list[Side]], list[Side]]:
+    """The disagreements that an event closes, given the state of what it had seen: of fields, and of presence."""
+    if not is_concurrent(seen):
+        return {}, []
+    fields, presence = disagreements(seen)
+    return {name: sides for name, sides in fields.items() if name in event.data}, presence
+
+
+def _closed(event: Event, seen: State) -> list[Entry]:
+    fields, presence = closed_sides(event, seen)
+    closer = event.time, event.replica, event.seq
+    entries = [_entry(event.record, ConflictKind.DELETION, {"": presence}, closer)] if presence else []
+    return entries + ([_entry(event.record, ConflictKind.CONCURRENT_MODIFICATION, fields, closer)] if fields else [])
+
+
+def seen_state(context: Mapping[str, int], history: Iterable[Event]) -> State | None:
+    """The state that those events of a record make which a context covers; None when it covers none."""
+    state = None
+    for event in history:
+        if covers(context, event.replica, event.seq):
+            state = fold(state, event)
+    return state
+
+
+def disputes(
+    events: Sequence[Event],
+    before: Mapping[Record, State],
+    after: Mapping[Record, State],
+    history: Callable[[Sequence[Record]], Sequence[Event]],
+) -> dict[Record, Disputed]:
+    """What a run of events does to the list, by record; records whose entries stay as they are are left out.
+
+    `history` gives the events of some records that stand before the run; it is asked for those records only that one
+    of the events had not seen all of.
+    """
+    running = dict(before)
+    apart: dict[Record, list[Event]] = {}
+    found: dict[Record, Disputed] = {}
+    earlier: dict[Record, list[Event]] = {}
+    for event in events:
+        record = event.record
+        state = running.get(record)
+        if state is not None:
+            if not includes(event.context, state.version):
+                apart.setdefault(record, []).append(event)
+            elif len(state.writes) > 1 and is_concurrent(state):
+                found.setdefault(record, Disputed()).closed.extend(_closed(event, state))
+        running[record] = fold(state, event)
+        earlier.setdefault(record, []).append(event)
+    if apart:
+        past: dict[Record, list[Event]] = {record: [] for record in apart}
+        for event in history(sorted(apart)):
+            past[event.record].append(event)
+        for record, late in apart.items():
+            known = [*past[record], *earlier[record]]
+            for event in late:
+                seen = seen_state(event.context, known)
+                closed = _closed(event, seen) if seen is not None else []
+                if closed:
+                    found.setdefault(record, Disputed()).closed.extend(closed)
+    for record, state in after.items():
+        live = live_entries(record, state)
+        if live or record in found or (record in before and live_entries(record, before[record])):
+            found.setdefault(record, Disputed()).live = live
+    return found
+
+
+def describe(entry: Entry, status: str, state: State, policy: Policy, history: Sequence[Event]) -> Conflict | None:
+    """All there is to say of one conflict; None when the state and the history do not have it."""
+    record = entry.collection, entry.key
+    closer = None
+    if entry.closer is None:
+        found = next((one for one in settle(*record, state, policy, history).conflicts if one.id == entry.id), None)
+        if found is None:
+            return None
+        sides, strategy, outcome = found.sides, found.strategy, found.outcome
+    else:
+        closer = next((event for event in history if (event.time, event.replica, event.seq) == entry.closer), None)
+        seen = seen_state(closer.context, history) if closer is not None else None
+        if closer is None or seen is None:
+            return None
+        fields, presence = closed_sides(closer, seen)
+        sides = {"": presence} if entry.kind is ConflictKind.DELETION else fields
+        strategy = "+".join(sorted({policy.of(name) for name in sides}))
+        outcome = {name: closer.data[name] if name else closer.kind is not Kind.DELETE for name in sides}
+    dots = {side.dot for group in sides.values() for side in group}
+    events = [event for event in history if (event.replica, event.seq) in dots]
+    return Conflict(
+        entry.id,
+        entry.kind,
+        *record,
+        sides,
+        strategy,
+        outcome,
+        status == OPEN,
+        status,
+        common_base(list(sides), events, history),
+        events,
+        closer,
+    )
+
+
+def common_base(fields: Sequence[str], sides: Sequence[Event], history: Sequence[Event]) -> dict[str, Any]:
+    """What the fields were in what all sides had seen; fields that were not there are left out."""
+    state = None
+    for event in history:
+        if all(covers(side.context, event.replica, event.seq) for side in sides):
+            state = fold(state, event)
+    if state is None:
+        return {}
+    values, present = latest(state)
+    return {name: values[name] if name else present for name in fields if not name or name in values}

@@ -1,0 +1,87 @@
+"""How a person settles a conflict: the requests that a choice comes to. Pure.
+
+A resolution is an ordinary event that writes the fields in conflict and has seen all sides, so it stands after them
+everywhere. Like any event it says that the record is present, unless the deleted side is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .batch import Wording
+from .conflict import Conflict, ConflictKind, branch_key
+from .decide import Operation, Request
+from .errors import ResolutionRefused
+from .fold import State, latest
+from .schema import Schema
+from .vector import VectorError, format_vector, parse_vector
+
+
+def parse_dot(conflict: Conflict, dot: tuple[str, int] | str) -> tuple[str, int]:
+    """The side that a dot, or its text `replica:seq`, names. Raises `ResolutionRefused`."""
+    sides = {side.dot for group in conflict.sides.values() for side in group}
+    if isinstance(dot, str):
+        try:
+            named = list(parse_vector(dot).items())
+        except VectorError:
+            named = []
+        dot = named[0] if len(named) == 1 else (dot, 0)
+    if dot not in sides:
+        known = ", ".join(f"{replica}:{seq}" for replica, seq in sorted(sides))
+        raise ResolutionRefused(conflict.id, f"{dot[0]}:{dot[1]} is none of its sides, which are {known}")
+    return dot
+
+
+def requests(
+    conflict: Conflict,
+    schema: Schema,
+    state: State,
+    wording: Wording,
+    *,
+    take: tuple[str, int] | str | None,
+    values: Mapping[str, Any] | None,
+    keep_both: bool,
+) -> list[Request]:
+    """The requests that settle a conflict in one of three ways, as one group. Raises `ResolutionRefused`."""
+    if (take is not None) + (values is not None) + keep_both != 1:
+        raise ResolutionRefused(conflict.id, "say one of take=, values= and keep_both=")
+    record = conflict.collection, conflict.key
+    meta = {**wording.meta, "conflict": conflict.id}
+
+    def request(operation: Operation, key: str, data: dict[str, Any], version: str | None = None) -> Request:
+        return Request(operation, conflict.collection, key, data, wording.actor, meta, version, None)
+
+    version = format_vector(state.version)
+    settled = {name: value for name, value in conflict.outcome.items() if name}
+    if take is not None:
+        dot = parse_dot(conflict, take)
+        taken = {name: side.value for name, group in conflict.sides.items() for side in group if side.dot == dot}
+        if taken.get("") is False:
+            return [request(Operation.RESOLVE_ABSENT, record[1], {}, version)]
+        settled |= {name: value for name, value in taken.items() if name}
+        return [request(Operation.RESOLVE, record[1], settled, version)]
+    if values is not None:
+        stored = schema.store(values)
+        if schema.collection.key in stored and str(stored[schema.collection.key]) != conflict.key:
+            raise ResolutionRefused(conflict.id, "a key never changes")
+        return [request(Operation.RESOLVE, record[1], settled | stored, version)]
+    made = [request(Operation.RESOLVE, record[1], settled, version)]
+    if conflict.kind is ConflictKind.DELETION:
+        return made
+    key = schema.collection.key
+    if schema.types[key].name != "str":
+        raise ResolutionRefused(conflict.id, f"the key {key!r} is no text, so the losing side cannot have its own")
+    present, _ = latest(state)
+    for event in conflict.events:
+        lost = {
+            name: side.value
+            for name, group in conflict.sides.items()
+            for side in group
+            if side.dot == (event.replica, event.seq) and side.value != conflict.outcome[name]
+        }
+        if lost:
+            branch = branch_key(conflict.key, (event.replica, event.seq))
+            whole = {**present, **settled, **lost, key: branch}
+            made.append(request(Operation.PUT, branch, whole))
+    return made
