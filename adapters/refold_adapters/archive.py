@@ -16,9 +16,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+import refold
 from refold.errors import (
     ArchiveMissing,
     FormatOld,
@@ -30,6 +31,7 @@ from refold.errors import (
 )
 from refold.ports import Changelog, Clock, Projection, Tables
 from refold.replay import REPLAY_BATCH, catch_up, is_ahead
+from refold.sync_side import EngineSide
 from refold.verify import Finding
 
 from .folders import INDEX, FolderReplicas, ReadTables
@@ -269,6 +271,13 @@ class FileStore:
                     part.close()
         finally:
             self._lock.release()
+
+
+@asynccontextmanager
+async def open_peer(url: str, *, replica: str, **options: Any) -> AsyncIterator[EngineSide]:  # noqa: ARG001 - a port
+    """Another archive on this machine as a peer; it is opened for writing for as long as the session lasts."""
+    async with refold.open(url, create=False, **options) as engine:
+        yield engine.side()
 
 
 def directory_of(url: str) -> Path:

@@ -1,18 +1,21 @@
 """refold: an embeddable, asyncio, event-sourced sync engine for records that live in folders."""
 
 from .batch import Batch
+from .conflict import Conflict
 from .engine import Engine, Status
 from .errors import RefoldError
 from .events import Checkpoint, Event, Kind
 from .opening import open  # noqa: A004 - `refold.open` reads as what it is
 from .record import Record
 from .schema import Collection, Field, collection
+from .sync import SyncReport
 from .verify import Finding, Report
 
 __all__ = [
     "Batch",
     "Checkpoint",
     "Collection",
+    "Conflict",
     "Engine",
     "Event",
     "Field",
@@ -22,6 +25,7 @@ __all__ = [
     "RefoldError",
     "Report",
     "Status",
+    "SyncReport",
     "collection",
     "open",
 ]

@@ -175,7 +175,10 @@ def describe(entry: Entry, status: str, state: State, policy: Policy, history: S
         strategy = "+".join(sorted({policy.of(name) for name in sides}))
         outcome = {name: closer.data[name] if name else closer.kind is not Kind.DELETE for name in sides}
     dots = {side.dot for group in sides.values() for side in group}
-    events = [event for event in history if (event.replica, event.seq) in dots]
+    events = sorted(
+        (event for event in history if (event.replica, event.seq) in dots),
+        key=lambda event: (event.time, event.replica, event.seq),
+    )
     return Conflict(
         entry.id,
         entry.kind,

@@ -285,22 +285,29 @@ class Engine:
         if isinstance(peer, Engine):
             return await between(side, peer.side(), max_skew=max_skew, tell=progress)
         if isinstance(peer, str | PathLike):
-            async with open_peer(fspath(peer), **options) as other:
+            async with open_peer(fspath(peer), replica=self.replica, **options) as other:
                 return await between(side, other, max_skew=max_skew, tell=progress)
         return await Conversation(side, peer, max_skew=max_skew, tell=progress).run()
 
     async def conflicts(
-        self, status: str = "", *, kind: str = "", collection: str = "", limit: int | None = None
+        self,
+        status: str = "",
+        *,
+        kind: str = "",
+        collection: str = "",
+        limit: int | None = None,
+        strategy: str | None = None,
     ) -> AsyncIterator[Conflict]:
         """The conflict list, by id: all, or those of a status (`open`, `settled`, `resolved`), kind and collection.
 
-        A conflict stays on the list when it is settled, with all its sides and the event that settled it.
+        A conflict stays on the list when it is settled, with all its sides and the event that settled it. With
+        `strategy`, those that are not resolved are told as that strategy would settle them; nothing is changed.
         """
         query = ConflictQuery(status, kind, collection)
         left = limit
         while left is None or left > 0:
             query = msgspec.structs.replace(query, limit=min(CONFLICT_BATCH, left or CONFLICT_BATCH))
-            page, found = await self._read(partial(_conflicts, query, self.schemas))
+            page, found = await self._read(partial(_conflicts, query, self.schemas, strategy))
             for conflict in found:
                 yield conflict
             if len(page) < query.limit:
@@ -310,7 +317,7 @@ class Engine:
 
     async def conflict(self, conflict_id: str) -> Conflict:
         """The conflict with this id: the live one, else the one that was closed. Raises `ConflictUnknown`."""
-        _, found = await self._read(partial(_conflicts, ConflictQuery(id=conflict_id), self.schemas))
+        _, found = await self._read(partial(_conflicts, ConflictQuery(id=conflict_id), self.schemas, None))
         if not found:
             raise ConflictUnknown(conflict_id, "is on the list")
         return found[0]
@@ -445,7 +452,7 @@ def _load(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | 
 
 
 def _conflicts(
-    query: ConflictQuery, schemas: Mapping[str, Schema], log: Changelog, tables: Tables
+    query: ConflictQuery, schemas: Mapping[str, Schema], strategy: str | None, log: Changelog, tables: Tables
 ) -> tuple[list[Listed], list[Conflict]]:
     page = tables.conflicts(query)
     states = tables.load({(listed.entry.collection, listed.entry.key) for listed in page})
@@ -455,7 +462,11 @@ def _conflicts(
         schema = schemas.get(record[0])
         policy = schema.policy if schema is not None and record[1] else Policy()
         history = log.at(tables.history([record]))
-        conflict = describe(listed.entry, listed.status, decode_state(states[record]), policy, history)
+        status = listed.status
+        if strategy is not None:
+            policy = Policy(strategy, {}, policy.types)
+            status = listed.entry.status(policy)
+        conflict = describe(listed.entry, status, decode_state(states[record]), policy, history)
         if conflict is not None:
             found.append(conflict)
     return page, found

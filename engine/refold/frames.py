@@ -44,10 +44,10 @@ class FrameRefused(RefoldError):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The first message of each side: who it is, its wall clock in Unix milliseconds, and the heads of its log."""
+    """The first message of each side: who it is, its wall clock in Unix milliseconds if it has one, its heads."""
 
     replica: str
-    wall: int
+    wall: int | None
     heads: dict[str, Head]
 
 

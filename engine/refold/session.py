@@ -69,10 +69,10 @@ class PeerRefused(RefoldError):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """Where one side stands when a session begins: its id, its wall clock in Unix milliseconds, its heads."""
+    """Where one side stands when a session begins: its id, its heads, and its wall clock in ms if it has one."""
 
     replica: str
-    wall: int
+    wall: int | None
     heads: Mapping[str, Head]
 
 
@@ -176,9 +176,10 @@ class Session:
 
     def _greet(self, hello: Hello) -> list[Effect]:
         self.peer = hello.replica
-        skew = hello.wall - self.standing.wall
-        if skew > self._max_skew:
-            raise ClockAhead(f"the clock of {hello.replica}", skew, self._max_skew)
+        if hello.wall is not None and self.standing.wall is not None:
+            skew = hello.wall - self.standing.wall
+            if skew > self._max_skew:
+                raise ClockAhead(f"the clock of {hello.replica}", skew, self._max_skew)
         ours = self.standing.heads
         if any(head.seq < 1 or len(head.hash) != 32 for head in hello.heads.values()):
             raise FrameRefused("a head that no event has")
