@@ -68,6 +68,11 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return self.meta.get("reason")
 
     @property
+    def dot(self) -> tuple[str, int]:
+        """Its identity, the same everywhere."""
+        return self.replica, self.seq
+
+    @property
     def record(self) -> tuple[str, str]:
         """The collection and key it is about; the key of a definition is empty."""
         return self.collection, self.key
