@@ -52,6 +52,11 @@ def test_the_embedding_example_works(tmp_path: Path) -> None:
     assert "True" in printed
 
 
+def test_replicas_meet_as_the_example_says(tmp_path: Path) -> None:
+    code = "\n".join([*blocks("python")[1:3], "import asyncio", "asyncio.run(serve())", "asyncio.run(meet())"])
+    assert "[10.0, 12.0] {'total': 12.0} last-write-wins" in python(code, tmp_path)
+
+
 def test_the_toml_example_defines_what_it_says() -> None:
     (airports,) = from_toml(blocks("toml")[0])
     assert airports.name == "airports" and airports.fields["elevation"].null
