@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from operator import itemgetter
@@ -30,6 +31,19 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "bytes": b64decode,
     "json": lambda value: _json.encode(value).decode(),
 }
+
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+
+
+def _fits(kind: str, value: Any) -> bool:
+    """Whether a column takes a stored value as it is; one of another type than its field's may do so too."""
+    if kind == "bytes" and value is not None:
+        try:
+            return isinstance(value, str) and b64decode(value) is not None
+        except ValueError:
+            return False
+    return kind == "json" or not isinstance(value, list | dict)
 
 
 def quote(name: str) -> str:
@@ -84,6 +98,10 @@ class TableStatements:
         self.table = table
         self.create = f"CREATE TABLE {table} ({', '.join(specs)})"
         self.columns = dict(zip(schema.columns, specs, strict=True))
+        self.declared = [
+            (field, column_type(schema, field).partition(" ")[0], field == schema.collection.key)
+            for field in schema.columns
+        ]
         self.insert = f"INSERT INTO {table}"
         self.restore = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
         self.replace = f"INSERT OR REPLACE INTO {table} VALUES ({marks})"
@@ -91,6 +109,28 @@ class TableStatements:
         self.delete = f"DELETE FROM {table} WHERE {key} = ?"
         self.key = schema.columns.index(schema.collection.key)
         self.row = row_maker(schema)
+
+    def careful_row(self, key: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """The row of a record whose values need not fit its fields: those that do not are JSON.
+
+        None when the key column cannot hold the key; the record is then in the log and in no row.
+        """
+        if not self.can_hold(key):
+            return None
+        types = self.schema.types
+        fitting = {name: value for name, value in values.items() if name in types and _fits(types[name].name, value)}
+        row = list(self.row(fitting))
+        for index, name in enumerate(self.schema.columns):
+            if name in values and name not in fitting:
+                row[index] = _json.encode(values[name]).decode()
+        row[self.key] = self.key_value(key)
+        return tuple(row)
+
+    def can_hold(self, key: str) -> bool:
+        """Whether the key column can hold a record's key."""
+        if self.schema.types[self.schema.collection.key].name != "int":
+            return True
+        return _INTEGER.fullmatch(key) is not None and -(2**63) <= int(key) < 2**63
 
     def key_value(self, key: str) -> Any:
         """The value of the key column for a record's key."""

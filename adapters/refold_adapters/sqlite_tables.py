@@ -39,6 +39,9 @@ Record = tuple[str, str]
 _REMEMBERED = 10_000
 """Rows whose place is remembered from loading to saving."""
 
+_MISFITS = (sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError)
+"""What SQLite raises for a value that a column cannot have."""
+
 _STEPS = (1, 8, 64, 512)
 _COLLECTION_TABLES = (
     "SELECT c.name FROM _refold_collections c JOIN sqlite_schema s ON s.type = 'table' AND s.name = c.name ORDER BY 1"
@@ -107,6 +110,7 @@ class SqliteTables:
         self._file = file_identity(path)
         self._connection = connect(path, readonly=readonly, synchronous=1)
         self._found: dict[Record, tuple[int, int]] = {}
+        self._careful = False
         self._compiled: dict[str, TableStatements] = {}
         try:
             script = files(__package__).joinpath("sqlite_tables.sql").read_text()
@@ -209,7 +213,23 @@ class SqliteTables:
         return self._read_events(self.history([record]))
 
     def save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
-        """See `Tables.save`."""
+        """See `Tables.save`.
+
+        Values that do not fit their columns come from replicas that define a field otherwise. They are so rare that
+        rows are made without looking, and made anew with care when SQLite does not take them.
+        """
+        try:
+            self._save(changes, schemas)
+        except (StorageFailed, TypeError, ValueError, AttributeError) as error:
+            if self._careful or (isinstance(error, StorageFailed) and not isinstance(error.__cause__, _MISFITS)):
+                raise
+            self._careful = True
+            try:
+                self._save(changes, schemas)
+            finally:
+                self._careful = False
+
+    def _save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
         connection = self._connection
         try:
             with failures(self.path, "writing the tables"):
@@ -273,15 +293,21 @@ class SqliteTables:
         return found
 
     def _define(self, schema: Schema, written: set[str]) -> None:
-        """Creates or widens the table of a collection that was defined."""
+        """Creates or widens the table of a collection that was defined; makes it anew where columns cannot be added."""
         statements = self._statements(schema)
-        columns = {row[1] for row in self._connection.execute(f"PRAGMA table_info({statements.table})")}
-        if not columns:
+        rows = self._connection.execute(f"PRAGMA table_info({statements.table})").fetchall()
+        standing = [(name, kind, bool(place)) for _, name, kind, _, _, place in rows]
+        wanted = statements.declared
+        if standing != wanted[: len(standing)]:
+            self._connection.execute(f"DROP TABLE {statements.table}")
+            standing = []
+        if not standing:
             self._connection.execute(statements.create)
-            return
-        for field, spec in statements.columns.items():
-            if field not in columns:
-                self._connection.execute(f"ALTER TABLE {statements.table} ADD COLUMN {spec}")
+            if not rows:
+                return
+        else:
+            for name, *_ in wanted[len(standing) :]:
+                self._connection.execute(f"ALTER TABLE {statements.table} ADD COLUMN {statements.columns[name]}")
         self._render(statements, written)
 
     def _render(self, statements: TableStatements, skip: set[str]) -> None:
@@ -298,9 +324,10 @@ class SqliteTables:
             for (_, key, *_), data in zip(rows, self._states(rows), strict=True):
                 if key and key not in skip:
                     values, present = settled_values(decode_state(data), (schema.name, key), schema, self._events)
-                    if present:
-                        changed.append(statements.row(values))
-                    else:
+                    row = self._row(statements, key, values) if present else None
+                    if row is not None:
+                        changed.append(row)
+                    elif statements.can_hold(key):
                         gone.append((statements.key_value(key),))
             self._connection.executemany(statements.replace, changed)
             self._connection.executemany(statements.delete, gone)
@@ -326,12 +353,14 @@ class SqliteTables:
             if not key:
                 continue
             values, present = settled_values(state, (name, key), schema, self._events)
-            if not present:
-                gone.append((statements.key_value(key),))
+            row = self._row(statements, key, values) if present else None
+            if row is None:
+                if not self._careful or statements.can_hold(key):
+                    gone.append((statements.key_value(key),))
             elif (name, key) in before:
-                old.append(statements.row(values))
+                old.append(row)
             else:
-                new.append(statements.row(values))
+                new.append(row)
         insert_many(self._connection, statements.insert, new)
         if gone:
             self._connection.executemany(statements.delete, gone)
@@ -339,6 +368,9 @@ class SqliteTables:
             rows = [(*row, row[statements.key]) for row in old]
             if self._connection.executemany(statements.update, rows).rowcount < len(old):
                 self._connection.executemany(statements.restore, old)
+
+    def _row(self, statements: TableStatements, key: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        return statements.careful_row(key, values) if self._careful else statements.row(values)
 
     def _save_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._connection.execute(

@@ -211,7 +211,17 @@ def is_open(state: State, policy: Policy) -> bool:
 
 
 def choose(policy: Policy, field: str, sides: list[Side], history: Sequence[Event]) -> Any:
-    """The value that a field with several concurrent values has under the policy."""
+    """The value that a field with several concurrent values has under the policy.
+
+    Values that the strategy cannot work on, written where the field was defined otherwise, leave it to the last write.
+    """
+    try:
+        return _chosen(policy, field, sides, history)
+    except (TypeError, ValueError, ArithmeticError, AttributeError):
+        return sides[-1].value
+
+
+def _chosen(policy: Policy, field: str, sides: list[Side], history: Sequence[Event]) -> Any:
     match policy.of(field):
         case "first-write-wins":
             return sides[0].value

@@ -8,12 +8,14 @@ memory is to hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 import msgspec
 
-from .clock import to_millis
+from .clock import MAX_TIME, to_millis
 from .conflict import is_open
 from .errors import EventForked
 from .events import Event, Head, canonical, decode
@@ -23,7 +25,8 @@ from .ports import Record
 from .replay import Sealed
 from .schema import Schema
 from .session import ClockAhead
-from .vector import includes
+from .values import INT_MAX, INT_MIN
+from .vector import MAX_SEQ, includes, is_replica
 
 GROUP_EVENTS = 100_000
 GROUP_BYTES = 64 << 20
@@ -54,6 +57,7 @@ class Intake:
         self._max_skew = max_skew
         self._held: list[tuple[Event, bytes]] = []
         self._size = 0
+        self._names: set[str] = set()
 
     def take(self, bodies: Sequence[bytes]) -> Sealed | None:
         """The events that may be applied now, those held back before included; None when there are none.
@@ -89,12 +93,39 @@ class Intake:
             whole = canonical(event) == body
         except (msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError) as error:
             raise FrameRefused(f"it is no event: {error}") from None
-        if not whole or event.seq < 1 or not 0 <= event.time < 1 << 63:
-            raise FrameRefused(f"event {event.replica}:{event.seq} is not in canonical form")
+        if not whole or not self._makes_sense(event):
+            raise FrameRefused(f"event {event.replica}:{event.seq} is not one that a replica writes")
         ahead = to_millis(event.time) - self._now
         if ahead > self._max_skew:
             raise ClockAhead(f"event {event.replica}:{event.seq} from {self._peer}", ahead, self._max_skew)
         return event
+
+    def _makes_sense(self, event: Event) -> bool:
+        """Whether the log, the folders and a version token can hold the event exactly."""
+        if not (0 < event.seq <= event.batch <= MAX_SEQ and 0 <= event.time <= MAX_TIME and is_json(event.data)):
+            return False
+        for replica, seq in (*event.context.items(), (event.replica, event.seq)):
+            if replica not in self._names:
+                if not is_replica(replica):
+                    return False
+                self._names.add(replica)
+            if not 0 < seq <= MAX_SEQ:
+                return False
+        return True
+
+
+def is_json(value: Any) -> bool:
+    """Whether a decoded value is one of those that events hold: JSON types, 64-bit integers, finite numbers."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return bool(INT_MIN <= value <= INT_MAX)
+    if kind is float:
+        return math.isfinite(value)
+    if kind is dict:
+        return all(type(name) is str and is_json(item) for name, item in value.items())
+    return kind is list and all(map(is_json, value))
 
 
 def unknown(run: Sealed, heads: Mapping[str, Head]) -> Sealed:

@@ -8,9 +8,16 @@ from typing import Any
 import msgspec
 
 from .decide import settled_values, version_token
+from .errors import ValueRefused
 from .events import Event
 from .fold import decode_state
 from .schema import Schema
+
+UNPLACED = "refold.unplaced"
+"""The folder of records that have none: of a collection nobody defined here yet, or whose values make no path.
+
+No value is encoded to this name (see `refold.names`).
+"""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -32,4 +39,8 @@ def load_record(schema: Schema, key: str, data: bytes, history: Callable[[tuple[
     """The record that a stored state stands for."""
     state = decode_state(data)
     stored, present = settled_values(state, (schema.name, key), schema, history)
-    return Record(schema.name, key, schema.load(stored), version_token(state), schema.folder(stored), not present)
+    try:
+        folder = schema.folder(stored)
+    except ValueRefused:
+        folder = UNPLACED
+    return Record(schema.name, key, schema.load(stored), version_token(state), folder, not present)

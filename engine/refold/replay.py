@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from .conflict import Policy, settle
 from .conflict_list import disputes
-from .errors import FormatUnknown
+from .definition import merged_definition
+from .errors import DefinitionRefused, FormatUnknown
 from .events import Checkpoint, Event, Head, stored_event
 from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold_all, state_hash
 from .ports import Changelog, Changes, Tables
@@ -105,17 +105,27 @@ def fold_events(log: Changelog, tables: Tables, checkpoint: Checkpoint, run: Sea
 
 def schema_of(name: str, state: State) -> Schema:
     """The schema that a definition's events make. Raises `FormatUnknown` for one this release cannot read."""
-    values = settle(name, "", state, Policy()).values
     try:
-        return Schema(from_data(name, values))
+        return Schema(from_data(name, merged_definition(state)))
     except (KeyError, TypeError, ValueError) as error:
         raise FormatUnknown(f"definition of {name!r}", str(error), "definitions of this release") from error
 
 
-def schemas_after(schemas: Mapping[str, Schema], changes: Changes) -> Mapping[str, Schema]:
-    """The schemas once the definitions among `changes` have been taken in."""
-    defined = {name: schema_of(name, state) for (name, key), state in changes.states.items() if not key}
-    return {**schemas, **defined} if defined else schemas
+def schemas_after(schemas: Mapping[str, Schema], states: Mapping[Record, State]) -> Mapping[str, Schema]:
+    """The schemas once the definitions among `states` have been taken in.
+
+    Raises `FormatUnknown` and `DefinitionRefused` for definitions, made apart, that do not go together.
+    """
+    defined = {name: schema_of(name, state) for (name, key), state in states.items() if not key}
+    if not defined:
+        return schemas
+    after = {**schemas, **defined}
+    folded: dict[str, str] = {}
+    for name in sorted(after):
+        twin = folded.setdefault(name.casefold(), name)
+        if twin != name:
+            raise DefinitionRefused(name, f"{twin!r} differs in case alone, which SQL tools cannot tell apart")
+    return after
 
 
 def load_schemas(tables: Tables) -> Mapping[str, Schema]:
@@ -143,5 +153,5 @@ def catch_up(log: Changelog, tables: Tables, limit: int = REPLAY_BATCH) -> bool:
     hashes = [sha256(body).digest() for body in bodies]
     run = Sealed([stored_event(position, body) for position, body in stored], bodies, hashes)
     changes = fold_events(log, tables, checkpoint, run)
-    tables.save(changes, schemas_after(load_schemas(tables), changes))
+    tables.save(changes, schemas_after(load_schemas(tables), changes.states))
     return True

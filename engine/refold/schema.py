@@ -351,12 +351,15 @@ class Schema:
         values = {name: stored.get(name, blank) for name, blank in self.blank.items()}
         for name, load in self._load.items():
             if values[name] is not None:
-                values[name] = load(values[name])
+                try:
+                    values[name] = load(values[name])
+                except (TypeError, ValueError, ArithmeticError, AttributeError):
+                    continue  # written where the field was defined otherwise: shown as it is stored
         return values
 
     def folder(self, stored: Mapping[str, Any]) -> str:
         """The record's folder, relative to the archive. Raises `ValueRefused` when its path is too long."""
         try:
             return self.template.folder({**self.blank, **stored})
-        except (FolderTooLong, NotADate) as error:
+        except (FolderTooLong, NotADate, TypeError, ValueError, AttributeError) as error:
             raise ValueRefused(self.name, self.template.fields[0], str(error), self.collection.folder) from None

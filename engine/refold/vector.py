@@ -30,7 +30,7 @@ from .errors import RefoldError
 
 Vector = Mapping[str, int]
 
-_MAX_SEQ = 2**63 - 1
+MAX_SEQ = 2**63 - 1
 _SEQ = re.compile(r"[1-9][0-9]{0,18}")
 _REPLICA = re.compile(r"[^\s,\x00-\x1f\x7f]([^,\x00-\x1f\x7f]*[^\s,\x00-\x1f\x7f])?")
 
@@ -54,6 +54,11 @@ class VectorError(RefoldError, ValueError):
     text: str
     entry: str
     why: str
+
+
+def is_replica(name: str) -> bool:
+    """Whether a text can be the id of a replica."""
+    return _REPLICA.fullmatch(name) is not None
 
 
 def covers(vector: Vector, replica: str, seq: int) -> bool:
@@ -124,5 +129,5 @@ def parse_vector(text: str) -> dict[str, int]:
 def _check(text: str, entry: str, replica: str, seq: int) -> None:
     if not _REPLICA.fullmatch(replica):
         raise VectorError(text, entry, "not the name of a replica")
-    if not 0 <= seq <= _MAX_SEQ:
+    if not 0 <= seq <= MAX_SEQ:
         raise VectorError(text, entry, "seq out of range")

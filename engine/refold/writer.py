@@ -172,15 +172,15 @@ class Writer:
         fresh = unknown(run, self.checkpoint.heads)
         if not fresh.events:
             return Taken()
+        found = find(log, tables, {event.record for event in fresh.events})
+        states = fold_all(found.states, fresh.events)
+        schemas = schemas_after(self.schemas, states)
         position = log.append(*fresh)
         try:
             for offset, event in enumerate(fresh.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
                 self._clock.observe(event.time)
-            found = find(log, tables, {event.record for event in fresh.events})
-            states = fold_all(found.states, fresh.events)
             changes = changes_of(self.checkpoint, fresh, states, found, fresh.heads())
-            schemas = schemas_after(self.schemas, changes)
             tables.save(changes, schemas)
         except BaseException as error:
             self._poison = ProjectionFailed("tables", position - 1, str(error))
@@ -215,7 +215,7 @@ class Writer:
             heads = {self.replica: decision.head}
             run = Sealed(decision.events, decision.bodies, decision.hashes)
             changes = changes_of(self.checkpoint, run, decision.states, found, heads)
-            schemas = schemas_after(self.schemas, changes)
+            schemas = schemas_after(self.schemas, decision.states)
             tables.save(changes, schemas)
         except BaseException as error:
             self._poison = ProjectionFailed("tables", position - 1, str(error))

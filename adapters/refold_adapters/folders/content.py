@@ -72,6 +72,7 @@ def every_data_name(collections: Sequence[str]) -> set[str]:
     return {DATA, *(f"data.{name}.csv" for one in collections for name in (one, twin_name(one, one)))}
 
 
+_TEXTS = {str, type(None)}
 _BARE = r'[^",\r\n]*+'
 _SAFE_START = r"""(?![ \ufeff'=+\-@\t\uff1d\uff0b\uff0d\uff20])"""
 _START = r"(?![ \ufeff])"
@@ -104,9 +105,29 @@ class Sheet:
             cells.append(value if text is None or value is None else text(value))
         return cells
 
+    def careful_cells(self, values: Mapping[str, Any]) -> list[str | None]:
+        """The cells of a record whose values need not fit its fields."""
+        cells: list[str | None] = []
+        for name, text in self._texts:
+            value = values.get(name, self._blank[name])
+            try:
+                cell = value if text is None or value is None else text(value)
+            except (TypeError, ValueError, AttributeError, KeyError):
+                cell = None
+            misfit = value is not None and type(cell) is not str
+            cells.append(_encode(value).decode() if misfit else cell)
+        return cells
+
     def row(self, values: Mapping[str, Any]) -> str:
-        """The line of one record."""
-        cells = self.cells(values)
+        """The line of one record. A value that is not of its field's type, as one from a replica that defines the field
+        otherwise, is JSON.
+        """
+        try:
+            cells = self.cells(values)
+        except (TypeError, ValueError, AttributeError, KeyError):
+            cells = []
+        if not cells or not _TEXTS.issuperset(map(type, cells)):
+            cells = self.careful_cells(values)
         if "" not in cells:
             line = ",".join([cell or "" for cell in cells])
             if self._is_bare(line):
@@ -119,7 +140,12 @@ class Sheet:
 
     def order(self, key: str) -> Any:
         """What to sort a key by."""
-        return (int(key), key) if self.numeric else key
+        if not self.numeric:
+            return key
+        try:
+            return int(key), key
+        except ValueError:
+            return 0, key
 
 
 def meta_json(

@@ -17,17 +17,12 @@ from refold.errors import ValueRefused
 from refold.events import Checkpoint, Event
 from refold.fold import State, decode_state
 from refold.ports import Changelog, Record, Tables
+from refold.record import UNPLACED
 from refold.replay import load_schemas
 from refold.schema import Schema
 from refold_adapters.sqlite_connection import failures
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables, keys_by_collection
-
-UNPLACED = "refold.unplaced"
-"""The folder of records that have none: of a collection nobody defined here yet, or with a path that is too long.
-
-No value is encoded to this name (see `refold.names`).
-"""
 
 _PAGE = 1000
 

@@ -1,0 +1,46 @@
+"""What two definitions of one collection, made apart, come to. Pure.
+
+A definition is settled like any record, property by property, so fields that were added apart are all there. What would
+change the meaning of stored values is settled otherwise than by the last write, and alike on every replica:
+
+- a key that disagrees is the one that was first written;
+- a field whose type disagrees takes any value, as JSON; if it is the key, it is as it was first written;
+- a field may be null when one side allows it, and is required only when all sides say so.
+
+Nothing that was stored under either definition is lost or changed; the disagreement stands in the conflict list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .conflict import Policy, Side, disagreements, settle
+from .fold import State, is_concurrent
+
+_PREFIX = "field:"
+
+
+def merged_definition(state: State) -> dict[str, Any]:
+    """The data of a definition as its events make it."""
+    values = settle("", "", state, Policy()).values
+    if not is_concurrent(state):
+        return values
+    fields, _ = disagreements(state)
+    merged = dict(values)
+    if "key" in fields:
+        merged["key"] = fields["key"][0].value
+    for name, sides in fields.items():
+        if name.startswith(_PREFIX):
+            is_key = name.removeprefix(_PREFIX) == merged.get("key")
+            merged[name] = sides[0].value if is_key else _merged_field(merged[name], sides)
+    return merged
+
+
+def _merged_field(chosen: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:
+    specs = [side.value for side in sides]
+    if len({spec["type"] for spec in specs}) > 1:
+        return {"type": "json", "null": True, "order": min(spec["order"] for spec in specs)}
+    required = all(spec.get("required", False) for spec in specs)
+    null = not required and any(spec.get("null", False) for spec in specs)
+    return {**chosen, "null": null, "required": required}
