@@ -183,7 +183,7 @@ CANARIES = {
     ),
     "checkpoint before data": Canary(
         SqliteTables,
-        "save",
+        "_save",
         {"    try:\n": "    self._save_checkpoint(changes.checkpoint)\n    try:\n"},
         tables_survive_a_crash_while_they_are_saved,
     ),

@@ -108,6 +108,7 @@ class TableStatements:
         self.update = f"UPDATE {table} SET {fields} WHERE {key} = ?"
         self.delete = f"DELETE FROM {table} WHERE {key} = ?"
         self.key = schema.columns.index(schema.collection.key)
+        self.numeric = schema.types[schema.collection.key].name == "int"
         self.row = row_maker(schema)
 
     def careful_row(self, key: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -173,9 +174,10 @@ def page_sql(query: Query, schema: Schema, collection: int) -> tuple[str, list[A
         parameters += query.after
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     order = ", ".join(f"{rank} {direction}" for rank in ranks)
+    join = "LEFT JOIN" if schema.keeps_both else "JOIN"
     sql = (
-        f"SELECT {', '.join(ranks)}, r.key, r.position, r.state FROM {quote(schema.name)} t"
-        f" JOIN _refold_records r ON r.collection = {collection} AND r.key = CAST({plain_key} AS TEXT)"
+        f"SELECT {', '.join(ranks)}, CAST({plain_key} AS TEXT), r.position, r.state FROM {quote(schema.name)} t"
+        f" {join} _refold_records r ON r.collection = {collection} AND r.key = CAST({plain_key} AS TEXT)"
         f"{where} ORDER BY {order} LIMIT {query.limit:d}"
     )
     return sql, parameters

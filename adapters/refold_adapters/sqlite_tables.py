@@ -21,8 +21,9 @@ from typing import Any
 
 import msgspec
 
+from refold.conflict import branch_key
 from refold.conflict_list import ConflictQuery, Listed
-from refold.decide import settled_values
+from refold.decide import branch_of, settled_branches, settled_values
 from refold.errors import StorageFailed
 from refold.events import Checkpoint, Event, Head, canonical, is_event
 from refold.fold import State, decode_state, format_digest
@@ -321,6 +322,8 @@ class SqliteTables:
         ).fetchall():
             last = rows[-1][0]
             changed, gone = [], []
+            states = [(row[1], decode_state(data)) for row, data in zip(rows, self._states(rows), strict=True)]
+            branches = self._branches(statements, [one for one in states if one[0] not in skip], {})
             for (_, key, *_), data in zip(rows, self._states(rows), strict=True):
                 if key and key not in skip:
                     values, present = settled_values(decode_state(data), (schema.name, key), schema, self._events)
@@ -331,6 +334,7 @@ class SqliteTables:
                         gone.append((statements.key_value(key),))
             self._connection.executemany(statements.replace, changed)
             self._connection.executemany(statements.delete, gone)
+            self._connection.executemany(statements.restore, branches)
 
     def _save_rows(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
         by_collection: dict[str, list[tuple[str, State]]] = {}
@@ -349,6 +353,7 @@ class SqliteTables:
         schema = statements.schema
         name = schema.name
         new, old, gone = [], [], []
+        branches = self._branches(statements, states, before) if schema.keeps_both else []
         for key, state in states:
             if not key:
                 continue
@@ -368,6 +373,29 @@ class SqliteTables:
             rows = [(*row, row[statements.key]) for row in old]
             if self._connection.executemany(statements.update, rows).rowcount < len(old):
                 self._connection.executemany(statements.restore, old)
+        self._connection.executemany(statements.restore, branches)
+
+    def _branches(
+        self, statements: TableStatements, states: Iterable[tuple[str, State]], before: Mapping[Record, bytes]
+    ) -> list[tuple[Any, ...]]:
+        """The rows of the branches that keep-both shows beside records; rows left from earlier are removed.
+
+        A record that has a branch's key itself keeps its row.
+        """
+        rows: list[tuple[Any, ...]] = []
+        schema = statements.schema
+        for key, state in states:
+            data = before.get((schema.name, key))
+            writes = [*state.writes, *(decode_state(data).writes if data is not None else ())]
+            if not key or len(writes) < 2 or statements.numeric:
+                continue
+            shown = {branch_key(key, (write.replica, write.seq)) for write in writes}
+            held = {found[0] for found in self._rows(self._id(schema.name), sorted(shown))}
+            self._connection.executemany(statements.delete, [(name,) for name in sorted(shown - held)])
+            branches = settled_branches(state, (schema.name, key), schema, self._events)
+            made = [self._row(statements, name, values) for name, values in branches.items() if name not in held]
+            rows += [row for row in made if row is not None]
+        return rows
 
     def _row(self, statements: TableStatements, key: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         return statements.careful_row(key, values) if self._careful else statements.row(values)
@@ -395,8 +423,16 @@ class SqliteTables:
         sql, values = page_sql(query, schema, self._id(query.collection))
         with failures(self.path, "searching the tables"):
             rows = self._connection.execute(sql, values).fetchall()
+            if schema.keeps_both:
+                rows = self._beside(rows, self._id(query.collection))
             states = self._states(rows)
         return [(row[:-3], row[-3], state) for row, state in zip(rows, states, strict=True)]
+
+    def _beside(self, rows: Sequence[tuple[Any, ...]], collection: int) -> list[tuple[Any, ...]]:
+        """The rows of a page, those of branches with the position and state of the record they stand beside."""
+        bases = {branch_of(row[-3]) for row in rows if row[-2] is None}
+        found = {row[0]: row[2:] for row in self._rows(collection, sorted(bases))} if bases else {}
+        return [row if row[-2] is not None else (*row[:-2], *found[branch_of(row[-3])]) for row in rows]
 
     def definitions(self) -> dict[str, bytes]:
         """See `Tables.definitions`."""

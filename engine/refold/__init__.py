@@ -1,6 +1,7 @@
 """refold: an embeddable, asyncio, event-sourced sync engine for records that live in folders."""
 
 from .batch import Batch
+from .clients import Answer, Change, PushResult
 from .conflict import Conflict
 from .engine import Engine, Status
 from .errors import RefoldError
@@ -12,7 +13,9 @@ from .sync import SyncReport
 from .verify import Finding, Report
 
 __all__ = [
+    "Answer",
     "Batch",
+    "Change",
     "Checkpoint",
     "Collection",
     "Conflict",
@@ -21,6 +24,7 @@ __all__ = [
     "Field",
     "Finding",
     "Kind",
+    "PushResult",
     "Record",
     "RefoldError",
     "Report",

@@ -89,6 +89,15 @@ def live_entries(record: Record, state: State) -> list[Entry]:
     return entries + ([_entry(record, ConflictKind.CONCURRENT_MODIFICATION, fields)] if fields else [])
 
 
+def disputes_of(state: State, dot: tuple[str, int]) -> list[str]:
+    """The ids of the conflicts live in a record's state that the event with this dot is a side of."""
+    if not is_concurrent(state):
+        return []
+    fields, presence = disagreements(state)
+    kinds: list[dict[str, list[Side]]] = [fields, {"": presence} if presence else {}]
+    return [conflict_id(sides) for sides in kinds if any(side.dot == dot for group in sides.values() for side in group)]
+
+
 def closed_sides(event: Event, seen: State) -> tuple[dict[str, list[Side]], list[Side]]:
     """The disagreements that an event closes, given the state of what it had seen: of fields, and of presence."""
     if not is_concurrent(seen):
@@ -104,13 +113,17 @@ def _closed(event: Event, seen: State) -> list[Entry]:
     return entries + ([_entry(event.record, ConflictKind.CONCURRENT_MODIFICATION, fields, closer)] if fields else [])
 
 
+def folded(events: Iterable[Event]) -> State | None:
+    """The state that events of one record make; None for none."""
+    state = None
+    for event in events:
+        state = fold(state, event)
+    return state
+
+
 def seen_state(context: Mapping[str, int], history: Iterable[Event]) -> State | None:
     """The state that those events of a record make which a context covers; None when it covers none."""
-    state = None
-    for event in history:
-        if covers(context, event.replica, event.seq):
-            state = fold(state, event)
-    return state
+    return folded(event for event in history if covers(context, event.replica, event.seq))
 
 
 def disputes(
@@ -196,10 +209,7 @@ def describe(entry: Entry, status: str, state: State, policy: Policy, history: S
 
 def common_base(fields: Sequence[str], sides: Sequence[Event], history: Sequence[Event]) -> dict[str, Any]:
     """What the fields were in what all sides had seen; fields that were not there are left out."""
-    state = None
-    for event in history:
-        if all(covers(side.context, event.replica, event.seq) for side in sides):
-            state = fold(state, event)
+    state = folded(event for event in history if all(covers(side.context, event.replica, event.seq) for side in sides))
     if state is None:
         return {}
     values, present = latest(state)

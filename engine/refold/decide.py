@@ -15,12 +15,13 @@ import msgspec
 
 from .clock import HybridClock
 from .conflict import Policy, check_version, needs_history, same, settle
-from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused
+from .conflict_list import folded, seen_state
+from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused, VersionUnknown
 from .events import Event, Head, Kind, seal
 from .fold import State, fold, is_concurrent, latest
 from .schema import Schema, evolve, from_data, to_data
 from .values import show
-from .vector import format_vector
+from .vector import format_vector, includes
 
 Record = tuple[str, str]
 
@@ -37,7 +38,11 @@ class Operation(Enum):
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """One asked-for change, its values already checked and in their stored spelling."""
+    """One asked-for change, its values already checked and in their stored spelling.
+
+    `seen` is what the writer had seen of the record, where that may be less than is there: a version vector, or a
+    position of the log up to which it knew the record.
+    """
 
     operation: Operation
     collection: str
@@ -45,8 +50,9 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     values: dict[str, Any]
     actor: str = ""
     meta: dict[str, str] = {}
-    if_version: str | None = None
+    if_version: str | int | None = None
     request_id: str | None = None
+    seen: Mapping[str, int] | int | None = None
 
 
 class Ground(msgspec.Struct):
@@ -94,6 +100,22 @@ def settled_values(
     events = history(record) if needs_history(state, policy) else ()
     settled = settle(*record, state, policy, events)
     return settled.values, settled.present
+
+
+def settled_branches(
+    state: State, record: Record, schema: Schema | None, history: Callable[[Record], Sequence[Event]]
+) -> dict[str, dict[str, Any]]:
+    """The losing branches that keep-both shows beside a record, each whole, by the keys they have there."""
+    if schema is None or not schema.keeps_both or not is_concurrent(state):
+        return {}
+    events = history(record) if needs_history(state, schema.policy) else ()
+    branches = settle(*record, state, schema.policy, events).branches
+    return {key: {**values, schema.collection.key: key} for key, values in sorted(branches.items())}
+
+
+def branch_of(key: str) -> str:
+    """The key of the record that a branch with this key would stand beside; empty when it can be none."""
+    return key.rpartition("~")[0]
 
 
 def _is_retry(request: Request, earlier: Event) -> bool:
@@ -180,9 +202,18 @@ class _Decider:
                 raise RequestReused(request_id, f"{earlier.kind} of {earlier.collection} {earlier.key!r}", *record)
             return earlier
         state = self.draft.get(record) or self.states.get(record) or self.ground.states.get(record)
-        if request.if_version is not None:
+        if isinstance(request.if_version, int):
+            newest = max((event.position for event in self.ground.history(record)), default=0)
+            check_version(*record, str(request.if_version), str(newest))
+        elif request.if_version is not None:
             check_version(*record, request.if_version, version_token(state))
-        change = self.changes(request, state)
+        context = state.version if state is not None else {}
+        if request.seen is not None and not self.has_seen(request, state):
+            seen = self.view(request, state)
+            context = seen.version if seen is not None else {}
+            change = self.stale_changes(request, seen)
+        else:
+            change = self.changes(request, state)
         if change is None:
             return None
         ground = self.ground
@@ -196,7 +227,7 @@ class _Decider:
             request.collection,
             request.key,
             change[1],
-            state.version if state is not None else {},
+            context,
             request.actor,
             schema.collection.version if schema is not None else 1,
             seq,
@@ -209,6 +240,42 @@ class _Decider:
         if request_id is not None:
             self.requests[request_id] = event
         return event
+
+    def has_seen(self, request: Request, state: State | None) -> bool:
+        """Whether the writer knew the record as it stands, or as an earlier request of its group left it."""
+        if state is None:
+            return not request.seen
+        if (request.collection, request.key) in self.draft:
+            return isinstance(request.seen, int) or includes(state.version, request.seen or {})
+        return isinstance(request.seen, Mapping) and includes(request.seen, state.version)
+
+    def view(self, request: Request, state: State | None) -> State | None:
+        """The record as the writer had seen it. Raises `VersionUnknown` for a version that it never had."""
+        record = request.collection, request.key
+        seen = request.seen
+        history = self.ground.history(record)
+        if isinstance(seen, int):
+            return folded(event for event in history if event.position <= seen)
+        assert seen is not None
+        if state is None or not includes(state.version, seen):
+            raise VersionUnknown(*record, format_vector(seen))
+        return seen_state(seen, history)
+
+    def stale_changes(self, request: Request, seen: State | None) -> tuple[Kind, dict[str, Any]] | None:
+        """What an event says whose writer had seen the record as it was: how it is to differ from that."""
+        schema = self.ground.schemas[request.collection]
+        values, present = latest(seen) if seen is not None else ({}, False)
+        if request.operation is Operation.DELETE:
+            return (Kind.DELETE, {}) if present else None
+        if not present:
+            if request.operation is Operation.PATCH:
+                raise RecordUnknown(request.collection, request.key)
+            return Kind.CREATE, schema.whole(request.values)
+        blank = schema.blank
+        data = {
+            name: value for name, value in request.values.items() if not same(values.get(name, blank.get(name)), value)
+        }
+        return (Kind.UPDATE, data) if data else None
 
     def group(self, requests: Sequence[Request]) -> list[Event | None] | RefoldError:
         """The answers to one atomic group, or why it is refused; what it writes is chained and sealed."""

@@ -16,12 +16,13 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from . import resolving
+from . import clients, resolving
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
+from .clients import Change, PushResult
 from .clock import HybridClock
 from .conflict import Conflict, Policy
 from .conflict_list import ConflictQuery, Listed, describe
-from .decide import Operation, Request
+from .decide import Operation, Request, branch_of, settled_branches
 from .errors import (
     ConflictUnknown,
     DefinitionRefused,
@@ -33,7 +34,7 @@ from .errors import (
     ValueRefused,
 )
 from .events import Checkpoint, Event, Head
-from .fold import decode_state, format_digest
+from .fold import State, decode_state, format_digest
 from .ports import Changelog, Peer, Query, Store, Tables
 from .progress import Progress
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower, ProjectionStatus
@@ -179,6 +180,25 @@ class Engine:
         """Deletes a record; its history stays. None when it is deleted already; raises `RecordUnknown`."""
         request = delete_request(self.schemas, collection, key, self._wording(wording))
         return (await self.submit([request]))[0]
+
+    async def push(self, changes: Sequence[Change], *, client: str, strict: bool = False, **wording: Any) -> PushResult:
+        """Writes what a thin client changed, each change answered by itself; one that is refused stops no other.
+
+        A change states the version that the client had seen; one that is stale merges by field where it can, and is a
+        conflict where it cannot, or with `strict` is refused as such. Changes of several records, parents and children
+        among them, may come in any order. `client` is the actor unless `actor` says otherwise.
+        """
+        words = self._wording({"actor": client, "meta": {"client": client}, **wording})
+        return await clients.push(self, changes, words, strict=strict)
+
+    async def states(self, records: Sequence[tuple[str, str]]) -> dict[tuple[str, str], State]:
+        """The states of those records, by collection and key, that ever were."""
+        found: dict[tuple[str, str], State] = {}
+        for start in range(0, len(records), READ_BATCH):
+            page = records[start : start + READ_BATCH]
+            stored = await self._read(partial(_load_states, page))
+            found |= {record: decode_state(data) for record, data in stored.items()}
+        return found
 
     def batch(self, **wording: Any) -> Batch:
         """An atomic group of writes: `async with engine.batch(actor="import") as batch: batch.put(...)`."""
@@ -447,8 +467,21 @@ def _standing(log: Changelog, tables: Tables) -> tuple[str, Mapping[str, Schema]
 
 
 def _load(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | None:
+    def history(record: tuple[str, str]) -> Sequence[Event]:
+        return log.at(tables.history([record]))
+
     data = tables.load([(schema.name, key)]).get((schema.name, key))
-    return load_record(schema, key, data, lambda record: log.at(tables.history([record]))) if data else None
+    if data is not None:
+        return load_record(schema, key, data, history)
+    base = schema.name, branch_of(key)
+    beside = tables.load([base]).get(base) if schema.keeps_both and base[1] else None
+    if beside is None or key not in settled_branches(decode_state(beside), base, schema, history):
+        return None
+    return load_record(schema, key, beside, history)
+
+
+def _load_states(records: Sequence[tuple[str, str]], _log: Changelog, tables: Tables) -> dict[tuple[str, str], bytes]:
+    return tables.load(records)
 
 
 def _conflicts(

@@ -101,6 +101,18 @@ class VersionMismatch(RefoldError):
 
 
 @dataclass(eq=False)
+class VersionUnknown(RefoldError):
+    """A version that a writer says it saw, and that the record never had here."""
+
+    code: ClassVar[str] = "version-unknown"
+    message: ClassVar[str] = "{collection} {key!r} never had version {stated!r} here"
+    hint: ClassVar[str] = "read the record again; if it comes from another replica, sync with that one first"
+    collection: str
+    key: str
+    stated: str
+
+
+@dataclass(eq=False)
 class RequestReused(RefoldError):
     """A request id that was already used to write something else."""
 

@@ -131,7 +131,10 @@ class Tables(Protocol):
         """Takes in changes and their checkpoint, atomically."""
 
     def find(self, query: Query, schema: Schema) -> list[tuple[tuple[Any, ...], str, bytes]]:
-        """One page of records that are present: where each stands in the order, its key, its state."""
+        """One page of records that are present: where each stands in the order, its key, its state.
+
+        A branch that keep-both shows has the state of the record beside which it stands.
+        """
 
     def definitions(self) -> dict[str, bytes]:
         """The states of all definitions, by collection."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .decide import settled_values, version_token
+from .decide import branch_of, settled_branches, settled_values, version_token
 from .errors import ValueRefused
 from .events import Event
 from .fold import decode_state
@@ -36,9 +36,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def load_record(schema: Schema, key: str, data: bytes, history: Callable[[tuple[str, str]], Sequence[Event]]) -> Record:
-    """The record that a stored state stands for."""
+    """The record that a stored state stands for; a branch's, that keep-both shows, is the state of its record."""
     state = decode_state(data)
-    stored, present = settled_values(state, (schema.name, key), schema, history)
+    base = branch_of(key) if schema.keeps_both else ""
+    branches = settled_branches(state, (schema.name, base), schema, history) if base else {}
+    if key in branches:
+        stored, present = branches[key], True
+    else:
+        stored, present = settled_values(state, (schema.name, key), schema, history)
     try:
         folder = schema.folder(stored)
     except ValueRefused:

@@ -136,9 +136,12 @@ def evolve(old: Collection | None, new: Collection) -> Collection:
     Raises `DefinitionRefused` when stored values would change their meaning or could break a new rule.
     """
     check(new)
+    refuse = partial(DefinitionRefused, new.name)
+    keeping = "keep-both" in {new.strategy, *(field.strategy for field in new.fields.values())}
+    if keeping and new.fields[new.key].type != "str":
+        raise refuse(f"strategy keep-both needs a key that is text, and {new.key!r} is none")
     if old is None:
         return new
-    refuse = partial(DefinitionRefused, new.name)
     if new.key != old.key:
         raise refuse(f"the key is {old.key!r} and cannot become {new.key!r}")
     fields = dict(old.fields)
@@ -278,6 +281,10 @@ class Schema:
         self.blank = {
             name: None if field.default is None else self.types[name].store(field.default)
             for name, field in collection.fields.items()
+        }
+        self.keeps_both = self.types[collection.key].name == "str" and "keep-both" in {
+            collection.strategy,
+            *self.policy.fields.values(),
         }
         self._needed = [name for name, field in collection.fields.items() if not field.null]
         self._store = {name: self._gate(name, field) for name, field in collection.fields.items()}

@@ -197,3 +197,53 @@ async def test_an_event_that_no_replica_writes_is_refused(change: dict[str, Any]
     with pytest.raises(FrameRefused):
         Intake("peer", START + 10**6, 1000).take([canonical(strange)])
     assert not is_json(float("inf")) and is_json({"a": [1, "b", None, 0.5, True]})
+
+
+async def test_both_branches_are_kept_until_somebody_settles_them(tmp_path: Path) -> None:
+    async with both(tmp_path) as (one, two):
+        await one.define(notes({"n": Field("int", null=True)}, strategy="keep-both"))
+        await one.put("notes", {"id": "1", "n": 0})
+        await one.put("notes", {"id": "9", "n": 0})
+        await one.sync(two)
+        lost = await one.patch("notes", "1", {"n": 1})
+        await asyncio.sleep(0.002)
+        await two.patch("notes", "1", {"n": 2})
+        await agree(tmp_path, one, two)
+        assert lost is not None
+        branch = f"1~a-{lost.seq}"
+        for engine in (one, two):
+            assert [(record.key, record.values["n"]) async for record in engine.find("notes")] == [
+                ("1", 2),
+                (branch, 1),
+                ("9", 0),
+            ]
+            assert [record.key async for record in engine.find("notes", {"n": 1}, limit=1)] == [branch]
+            record = await engine.get("notes", branch)
+            assert record is not None and record.values == {"id": branch, "n": 1}
+            assert (await engine.status()).collections == {"notes": 3}
+        assert f"{branch},1" in (tmp_path / "a/2/data.csv").read_text()
+        (conflict,) = [found async for found in one.conflicts()]
+        await one.resolve(conflict.id, take=("b", 1))
+        await agree(tmp_path, one, two)
+        assert [record.key async for record in two.find("notes")] == ["1", "9"]
+        assert await two.get("notes", branch) is None
+        with pytest.raises(DefinitionRefused, match="keep-both"):
+            await one.define(Collection(name="k", key="n", fields={"n": Field("int")}, strategy="keep-both"))
+
+
+async def test_a_policy_that_no_longer_keeps_both_takes_the_branches_away(tmp_path: Path) -> None:
+    async with both(tmp_path) as (one, two):
+        kept = notes({"n": Field("int", null=True)}, strategy="keep-both")
+        await one.define(kept)
+        await one.put("notes", {"id": "1", "n": 0})
+        await one.sync(two)
+        await one.patch("notes", "1", {"n": 1})
+        await two.patch("notes", "1", {"n": 2})
+        await agree(tmp_path, one, two)
+        assert len([record async for record in one.find("notes")]) == 2
+        await two.define(msgspec.structs.replace(kept, strategy="last-write-wins"))
+        await agree(tmp_path, one, two)
+        assert len([record async for record in one.find("notes")]) == 1
+        await two.define(kept)
+        await agree(tmp_path, one, two)
+        assert len([record async for record in one.find("notes")]) == 2

@@ -237,6 +237,7 @@ class Renderer:
             values, present = self._source.settled(record, states[record])
             if present:
                 yield values
+            yield from self._source.branches(record, states[record])
 
     def _render(
         self,

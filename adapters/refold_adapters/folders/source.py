@@ -7,12 +7,12 @@ taken from the tables, so it ends there by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from refold.decide import settled_values
+from refold.decide import settled_branches, settled_values
 from refold.errors import ValueRefused
 from refold.events import Checkpoint, Event
 from refold.fold import State, decode_state
@@ -127,6 +127,12 @@ class Source:
     def settled(self, record: Record, state: State) -> tuple[dict[str, Any], bool]:
         """A record's fields, and whether it is there."""
         return settled_values(state, record, self.schemas.get(record[0]), self._events_of)
+
+    def branches(self, record: Record, state: State) -> Iterable[dict[str, Any]]:
+        """The fields of the branches that keep-both shows beside a record, in the order of their keys."""
+        branches = settled_branches(state, record, self.schemas.get(record[0]), self._events_of)
+        known = self.tables.load([(record[0], key) for key in branches]) if branches else {}
+        return [values for key, values in branches.items() if (record[0], key) not in known]
 
     def _events_of(self, record: Record) -> Sequence[Event]:
         return self.log.at(self.tables.history([record]))

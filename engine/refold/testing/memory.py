@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from refold.clock import HybridClock
 from refold.conflict import Policy, same
 from refold.conflict_list import RESOLVED, ConflictQuery, Entry, Listed, live_entries
-from refold.decide import settled_values
+from refold.decide import settled_branches, settled_values
 from refold.engine import Engine
 from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFailed
 from refold.events import GENESIS, Checkpoint, Event, Head, decode
@@ -172,9 +172,13 @@ class MemoryTables:
         for record, data in self.states.items():
             if record[0] != name or not record[1]:
                 continue
-            values, present = settled_values(decode_state(data), record, schema, self._events)
+            state = decode_state(data)
+            values, present = settled_values(state, record, schema, self._events)
             if present:
                 rows.append((record[1], data, {**schema.blank, **values}))
+            for key, branch in settled_branches(state, record, schema, self._events).items():
+                if (name, key) not in self.states:
+                    rows.append((key, data, {**schema.blank, **branch}))
         return rows
 
     def _events(self, record: Record) -> list[Event]:
