@@ -1,9 +1,9 @@
 """Thin clients: devices that keep no log, and push what they changed with the version they had seen.
 
 A change becomes an event whose context is what the client had seen, and which says only how the record is to differ
-from that. So a stale change is treated like one of a replica that was away: it merges where it touches other fields, and is
-a conflict where it does not (dots apart from contexts, as in Preguiça et al., "Dotted version vectors", 2012). Of one
-push, the changes of one record follow each other: the second knows what the first did.
+from that. So a stale change is treated like one of a replica that was away: it merges where it touches other fields,
+and is a conflict where it does not: dots apart from contexts, as in Preguiça et al., "Dotted version vectors" (2012).
+Of one push, the changes of one record follow each other: the second knows what the first did.
 """
 
 from __future__ import annotations

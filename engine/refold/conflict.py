@@ -129,19 +129,25 @@ def _side(write: Write, value: Any) -> Side:
 
 def disagreements(state: State) -> tuple[dict[str, list[Side]], list[Side]]:
     """The fields with concurrent writes that differ, and the writes of presence if they differ; first written first."""
-    sides: dict[str, list[Side]] = {}
-    presence: list[Side] = []
+    first: dict[str, Write] = {}
+    several: dict[str, list[Write]] = {}
+    presence: list[Write] = []
     for write in state.writes:
-        for name, value in write.data.items():
-            sides.setdefault(name, []).append(_side(write, value))
+        for name in write.data:
+            if name in first:
+                several.setdefault(name, [first[name]]).append(write)
+            else:
+                first[name] = write
         if write.present is not None:
-            presence.append(_side(write, write.present))
+            presence.append(write)
     fields = {
-        name: sides[name]
-        for name in sorted(sides)
-        if any(not same(side.value, sides[name][0].value) for side in sides[name])
+        name: [_side(write, write.data[name]) for write in several[name]]
+        for name in sorted(several)
+        if any(not same(write.data[name], first[name].data[name]) for write in several[name])
     }
-    return fields, presence if len({side.value for side in presence}) > 1 else []
+    if len({write.present for write in presence}) < 2:
+        return fields, []
+    return fields, [_side(write, write.present) for write in presence]
 
 
 def _ordered(policy: Policy, field: str, value: Any) -> Any:
