@@ -39,10 +39,18 @@ def save_disputes(
 ) -> None:
     """Writes what a run of events does to the list."""
     for record, disputed in disputes.items():
-        connection.execute("DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0", record)
+        connection.execute(
+            "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind <> ?",
+            (*record, ConflictKind.DEPENDENCY),
+        )
         policy = _policy(schemas, *record)
         connection.executemany(_CLOSE, [_row(entry, False) for entry in disputed.closed])
         connection.executemany(_INSERT, [_row(entry, entry.status(policy) == OPEN) for entry in disputed.live])
+
+
+def insert_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """Adds conflicts that are open."""
+    connection.executemany(_INSERT, [_row(entry, True) for entry in entries])
 
 
 def settle_anew(connection: sqlite3.Connection, collections: Iterable[str], schemas: Mapping[str, Schema]) -> None:

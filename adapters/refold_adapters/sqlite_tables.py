@@ -28,11 +28,13 @@ from refold.errors import StorageFailed
 from refold.events import Checkpoint, Event, Head, canonical, is_event
 from refold.fold import State, decode_state, format_digest
 from refold.ports import Changes, Query
+from refold.references import references
 from refold.schema import Schema
 
 from .sqlite_columns import TableStatements, page_sql, quote
 from .sqlite_conflicts import list_conflicts, save_disputes, settle_anew
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
+from .sqlite_references import referrers, save_dangling, save_references
 
 FORMAT = 2
 Record = tuple[str, str]
@@ -238,6 +240,7 @@ class SqliteTables:
                 self._find_again(changes)
                 self._save_records(changes)
                 self._save_rows(changes, schemas)
+                self._save_dependencies(changes, schemas)
                 save_disputes(connection, changes.disputes, schemas)
                 settle_anew(connection, [name for name, key in changes.states if not key], schemas)
                 self._save_checkpoint(changes.checkpoint)
@@ -396,6 +399,33 @@ class SqliteTables:
             made = [self._row(statements, name, values) for name, values in branches.items() if name not in held]
             rows += [row for row in made if row is not None]
         return rows
+
+    def _save_dependencies(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
+        """Notes which records the changed ones refer to, and which references lead nowhere now."""
+        if not any(schema.references for schema in schemas.values()):
+            return
+        touched = [record for record in changes.states if record[1]]
+        for name in [name for name, key in changes.states if not key and name in schemas]:
+            keys = self._connection.execute(
+                "SELECT key FROM _refold_records WHERE collection = ? AND key <> ''", (self._ids[name],)
+            )
+            touched += [(name, key) for (key,) in keys]
+        by_collection: dict[str, dict[str, dict[str, Record]]] = {}
+        for record in touched:
+            schema = schemas.get(record[0])
+            if schema is not None and schema.references:
+                values, present = settled_values(self._state(record), record, schema, self._events)
+                found = references(schema, values) if present else {}
+                by_collection.setdefault(record[0], {})[record[1]] = found
+        for name, found_in in by_collection.items():
+            save_references(self._connection, name, found_in)
+        affected = referrers(self._connection, touched)
+        affected |= {(name, key) for name, found_in in by_collection.items() for key in found_in}
+        save_dangling(self._connection, affected, schemas, self._state)
+
+    def _state(self, record: Record) -> State:
+        rows = self._rows(self._id(record[0]), [record[1]])
+        return decode_state(self._states(rows)[0])
 
     def _row(self, statements: TableStatements, key: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
         return statements.careful_row(key, values) if self._careful else statements.row(values)

@@ -31,6 +31,15 @@ CREATE TABLE _refold_conflicts (
 ) WITHOUT ROWID;
 CREATE INDEX _refold_conflicts_of_records ON _refold_conflicts (collection, key);
 CREATE INDEX _refold_conflicts_open ON _refold_conflicts (id) WHERE closed = 0 AND open = 1;
+CREATE TABLE _refold_references (
+    collection TEXT NOT NULL,
+    key TEXT NOT NULL,
+    field TEXT NOT NULL,
+    target TEXT NOT NULL,
+    target_key TEXT NOT NULL,
+    PRIMARY KEY (collection, key, field)
+) WITHOUT ROWID;
+CREATE INDEX _refold_references_to ON _refold_references (target, target_key);
 CREATE TABLE _refold_chain (
     position INTEGER PRIMARY KEY,
     previous INTEGER NOT NULL

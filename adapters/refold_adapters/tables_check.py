@@ -25,6 +25,8 @@ _BOOKKEEPING = {
     "_refold_chain": "SELECT '', position, previous FROM _refold_chain ORDER BY 2",
     "_refold_conflicts": "SELECT '', id, closed, kind, collection, key, fields, open, time, replica, seq"
     " FROM _refold_conflicts ORDER BY 2, 3",
+    "_refold_references": "SELECT '', collection, key, field, target, target_key FROM _refold_references"
+    " ORDER BY 2, 3, 4",
     "_refold_requests": "SELECT '', request_id, position FROM _refold_requests ORDER BY 2",
     "_refold_checkpoint": "SELECT '', only, position, heads, digest FROM _refold_checkpoint",
 }

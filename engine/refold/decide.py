@@ -25,6 +25,10 @@ from .vector import format_vector, includes
 
 Record = tuple[str, str]
 
+BEGAN = "began"
+"""In the meta of a replica's first event, the version vector of the log that it began to write on, if that was not
+empty: so a log tells of each restored copy, and of each replica that joined, what it started from."""
+
 
 class Operation(Enum):
     """What a caller asks for; the last two settle a conflict, by values or by the record's absence."""
@@ -58,8 +62,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 class Ground(msgspec.Struct):
     """What decisions stand on: the states of the records asked about, the schemas, and where the replica's chain ends.
 
-    `requests` holds the event of every request id that was used before; `history` gives a record's events, for the
-    few settlements that need them.
+    `vector` is what the log holds. `requests` holds the event of every request id that was used before; `history` gives
+    a record's events, for the few settlements that need them.
     """
 
     replica: str
@@ -68,6 +72,7 @@ class Ground(msgspec.Struct):
     schemas: Mapping[str, Schema]
     states: dict[Record, State]
     requests: dict[str, Event]
+    vector: Mapping[str, int]
     history: Callable[[Record], Sequence[Event]]
 
 
@@ -232,7 +237,7 @@ class _Decider:
             schema.collection.version if schema is not None else 1,
             seq,
             request_id,
-            request.meta,
+            request.meta if seq > 1 or not ground.vector else {BEGAN: format_vector(ground.vector), **request.meta},
             self.head.hash,
         )
         self.draft[record] = fold(state, event)

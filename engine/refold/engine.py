@@ -20,9 +20,9 @@ from . import clients, resolving
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
 from .clients import Change, PushResult
 from .clock import HybridClock
-from .conflict import Conflict, Policy
-from .conflict_list import ConflictQuery, Listed, describe
-from .decide import Operation, Request, branch_of, settled_branches
+from .conflict import Conflict, ConflictKind, Policy
+from .conflict_list import ConflictQuery, Entry, Listed, describe
+from .decide import Operation, Request, branch_of, settled_branches, settled_values
 from .errors import (
     ConflictUnknown,
     DefinitionRefused,
@@ -39,6 +39,7 @@ from .ports import Changelog, Peer, Query, Store, Tables
 from .progress import Progress
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower, ProjectionStatus
 from .record import Record, load_record
+from .references import describe_dangling
 from .replay import events_after, load_schemas, newest_time
 from .schema import Collection, Schema, collection_of, evolve, from_toml, to_data
 from .session import MAX_SKEW
@@ -272,6 +273,16 @@ class Engine:
             else:
                 await asyncio.sleep(POLL_SECONDS)
 
+    async def subscribe(self, collections: Sequence[str] = (), *, after: int = 0) -> AsyncIterator[Event]:
+        """Each event of some collections, or of all, after a position, and then each new one as it is written.
+
+        A subscriber reads the log at its own pace, so one that is slow holds nothing up and costs no memory; it goes on
+        later from the `position` of the last event it had.
+        """
+        async for event in self.events(after, follow=True):
+            if not collections or event.collection in collections:
+                yield event
+
     async def history(self, collection: str | type, key: Any) -> AsyncIterator[Event]:
         """Every event of one record, first written first."""
         name = collection if isinstance(collection, str) else collection_of(collection).name
@@ -480,6 +491,15 @@ def _load(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | 
     return load_record(schema, key, beside, history)
 
 
+def _dangling(entry: Entry, state: State, schema: Schema, history: Sequence[Event]) -> Conflict | None:
+    values, _ = settled_values(state, (entry.collection, entry.key), schema, lambda record: history)
+    conflict = describe_dangling(entry, state, values)
+    if conflict is None:
+        return None
+    dots = {side.dot for sides in conflict.sides.values() for side in sides}
+    return msgspec.structs.replace(conflict, events=[event for event in history if event.dot in dots])
+
+
 def _load_states(records: Sequence[tuple[str, str]], _log: Changelog, tables: Tables) -> dict[tuple[str, str], bytes]:
     return tables.load(records)
 
@@ -499,6 +519,10 @@ def _conflicts(
         if strategy is not None:
             policy = Policy(strategy, {}, policy.types)
             status = listed.entry.status(policy)
+        if listed.entry.kind is ConflictKind.DEPENDENCY and schema is not None:
+            conflict = _dangling(listed.entry, decode_state(states[record]), schema, history)
+            found += [conflict] if conflict is not None else []
+            continue
         conflict = describe(listed.entry, status, decode_state(states[record]), policy, history)
         if conflict is not None:
             found.append(conflict)

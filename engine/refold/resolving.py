@@ -52,6 +52,8 @@ def requests(
     def request(operation: Operation, key: str, data: dict[str, Any], version: str | None = None) -> Request:
         return Request(operation, conflict.collection, key, data, wording.actor, meta, version, None)
 
+    if conflict.kind is ConflictKind.DEPENDENCY and values is None:
+        raise ResolutionRefused(conflict.id, "bring the record that it refers to, or state other values=")
     version = format_vector(state.version)
     settled = {name: value for name, value in conflict.outcome.items() if name}
     if take is not None:

@@ -282,6 +282,9 @@ class Schema:
             name: None if field.default is None else self.types[name].store(field.default)
             for name, field in collection.fields.items()
         }
+        self.references = {
+            name: field.references for name, field in collection.fields.items() if field.references is not None
+        }
         self.keeps_both = self.types[collection.key].name == "str" and "keep-both" in {
             collection.strategy,
             *self.policy.fields.values(),

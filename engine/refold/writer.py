@@ -203,6 +203,7 @@ class Writer:
             self.schemas,
             dict(found.states),
             {event.request_id: event for event in earlier if event.request_id is not None},
+            self.checkpoint.vector,
             lambda record: found.history([record]),
         )
         decision = decide(groups, ground)

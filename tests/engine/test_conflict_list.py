@@ -221,3 +221,33 @@ async def test_a_changed_policy_settles_what_is_open() -> None:
             assert (conflict.status, conflict.outcome) == ("settled", {"a": "ours"})
             record = await engine.get("notes", "1")
             assert record is not None and record.values["a"] == "ours"
+
+
+TRIPS = Collection(
+    name="trips", key="id", fields={"id": Field("str"), "tag": Field("str", null=True, references="tags")}
+)
+TAGS = Collection(name="tags", key="id", fields={"id": Field("str")})
+
+
+@pytest.mark.anyio
+async def test_a_reference_may_come_before_its_target_and_is_open_until_then() -> None:
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(memory_engine(MemoryStore("one"), Ticks()))
+        two = await stack.enter_async_context(memory_engine(MemoryStore("two"), Ticks(START + 1000)))
+        await one.define(TRIPS)
+        event = await one.put("trips", {"id": "t", "tag": "sea"})
+        (conflict,) = await all_of(one, status="open")
+        assert (conflict.kind, conflict.key, conflict.outcome) == ("dependency-conflict", "t", {"tag": "sea"})
+        assert conflict.events == [event] and await all_of(one, kind="dependency-conflict") == [conflict]
+        with pytest.raises(ResolutionRefused, match="refers to"):
+            await one.resolve(conflict.id, keep_both=True)
+        await two.define(TAGS)
+        await two.put("tags", {"id": "sea"})
+        await one.sync(two)
+        assert await all_of(one) == [] == await all_of(two)
+        await two.delete("tags", "sea")
+        await one.sync(two)
+        (again,) = await all_of(one)
+        assert again.id == conflict.id
+        await one.resolve(conflict.id, values={"tag": None})
+        assert await all_of(one) == []

@@ -45,7 +45,7 @@ class World:
         self.events: list[Event] = []
 
     def decide(self, *groups: Sequence[Request]) -> Decision:
-        ground = Ground("a", self.head, self.clock, {"c": SCHEMA}, dict(self.states), self.requests, self.history)
+        ground = Ground("a", self.head, self.clock, {"c": SCHEMA}, dict(self.states), self.requests, {}, self.history)
         decision = decide(groups, ground)
         self.events += decision.events
         self.head = decision.head

@@ -342,3 +342,13 @@ async def test_a_refusal_of_the_peer_says_why() -> None:
         with pytest.raises(PeerRefused, match="no room") as caught:
             await engine.sync(Liar([to_frame(Refused("storage-failed", "no room", {}))]))
         assert caught.value.reason == "storage-failed"
+
+
+async def test_a_replica_that_goes_on_from_another_log_says_so_in_its_first_event() -> None:
+    async with AsyncExitStack() as stack:
+        a, b = await pair(stack, "a", "b")
+        first = await b.put("notes", {"id": "1"}, meta={"by": "hand"})
+        later = await b.put("notes", {"id": "2"})
+        assert first is not None and first.meta == {"began": "a:1", "by": "hand"}
+        assert later is not None and later.meta == {}
+        assert [event.meta async for event in a.events()] == [{}]

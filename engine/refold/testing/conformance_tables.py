@@ -10,11 +10,11 @@ from typing import Any
 
 from refold.conflict_list import ConflictQuery
 from refold.errors import FieldUnknown, ValueRefused
-from refold.events import Event
+from refold.events import Event, Kind
 from refold.fold import DIGEST_MODULUS, decode_state, fold_all, state_hash
 from refold.ports import Query, Tables
 from refold.replay import advance, catch_up, load_schemas
-from refold.schema import Collection, Field, Schema
+from refold.schema import Collection, Field, Schema, to_data
 
 from .memory import MemoryLog, MemoryTables
 from .scribe import Scribe, append, caught
@@ -187,6 +187,33 @@ class TablesConformance:
         assert tables.conflicts(ConflictQuery(after=whole[0].entry.id)) == whole[1:]
         assert tables.conflicts(ConflictQuery(id=whole[-1].entry.id)) == whole[-1:]
         assert tables.conflicts(ConflictQuery(collection="parts")) == []
+
+    def test_references_that_lead_nowhere_are_those_of_the_model(self) -> None:
+        trips = Collection(
+            name="trips", key="id", fields={"id": Field("str"), "part": Field("int", null=True, references="parts")}
+        )
+        plain = Collection(name="trips", key="id", fields={"id": Field("str"), "part": Field("int", null=True)})
+        one, other = Scribe("a"), Scribe("b")
+        events = [one.define(plain), one.write("trips", "0", {"id": "0", "part": 9})]
+        events += [one.write("trips", "", to_data(trips), Kind.DEFINE), one.define(PARTS)]
+        events += [one.write("trips", key, {"id": key, "part": no}) for key, no in (("1", 1), ("2", 2), ("3", None))]
+        other.see(events)
+        events += [one.write("parts", "1", {"no": 1}), other.write("trips", "3", {"part": 3})]
+        events += [one.write("trips", "2"), one.write("parts", "9", {"no": 9}), other.write("trips", "1", {"part": 1})]
+        one.see(events)
+        events += [one.write("parts", "1"), one.write("parts", "3", {"no": 3})]
+        for end in range(1, len(events) + 1):
+            log = MemoryLog("a")
+            append(log, events[:end])
+            model = MemoryTables(log.at)
+            while catch_up(log, model):
+                pass
+            for batch in (1, 4):
+                tables = self.make(log.at)
+                while catch_up(log, tables, batch):
+                    pass
+                assert tables.conflicts(ConflictQuery()) == model.conflicts(ConflictQuery()), end
+                self.reopen(tables)
 
     def test_find_orders_by_every_field_and_pages(self) -> None:
         tables, model, schema = self.both()

@@ -19,6 +19,7 @@ from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFaile
 from refold.events import GENESIS, Checkpoint, Event, Head, decode
 from refold.fold import decode_state
 from refold.ports import Changelog, Changes, Query, Record, Tables
+from refold.references import dangling_entries, references
 from refold.replay import catch_up
 from refold.schema import Schema
 from refold.values import TYPES
@@ -216,13 +217,25 @@ class MemoryTables:
         """See `Tables.checkpoint`."""
         return self._checkpoint
 
+    def _is_present(self, record: Record) -> bool:
+        schema, data = self._schemas.get(record[0]), self.states.get(record)
+        if schema is None or data is None:
+            return False
+        return settled_values(decode_state(data), record, schema, self._events)[1]
+
     def conflicts(self, query: ConflictQuery) -> list[Listed]:
         """See `Tables.conflicts`. Those that are live are read off all states, each time."""
         listed = [Listed(entry, RESOLVED) for entry in self._closed.values()]
         for record, data in self.states.items():
             schema = self._schemas.get(record[0])
             policy = schema.policy if schema is not None and record[1] else Policy()
-            listed += [Listed(entry, entry.status(policy)) for entry in live_entries(record, decode_state(data))]
+            state = decode_state(data)
+            entries = live_entries(record, state)
+            if schema is not None and record[1] and schema.references:
+                values, present = settled_values(state, record, schema, self._events)
+                found = references(schema, values) if present else {}
+                entries += dangling_entries(record, state, found, self._is_present)
+            listed += [Listed(entry, entry.status(policy)) for entry in entries]
         listed.sort(key=lambda one: (one.entry.id, one.status == RESOLVED))
         wanted = [
             one

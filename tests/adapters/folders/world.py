@@ -73,7 +73,9 @@ class World:
         self.lab = Writer("lab", -3_600_000)
 
     def write(self, writer: Writer, *requests: Request) -> list[Event]:
-        ground = Ground(writer.replica, writer.head, writer.clock, self.schemas, writer.states, {}, lambda record: [])
+        ground = Ground(
+            writer.replica, writer.head, writer.clock, self.schemas, writer.states, {}, {}, lambda record: []
+        )
         decision = decide([[request] for request in requests], ground)
         refused = [answer for answer in decision.answers if isinstance(answer, Exception)]
         if refused:
