@@ -199,7 +199,7 @@ CANARIES = {
         {"ORDER BY {order}": ""},
         conforming(TABLES, "test_find_orders_by_every_field_and_pages"),
     ),
-    "context not advanced": Canary(decide._Decider, "answer", {"            context,\n": "            {},\n"}, SEEN),
+    "context not advanced": Canary(decide._Decider, "answer", {"        context,\n": "        {},\n"}, SEEN),
     "a refused group leaves a trace": Canary(
         decide._Decider, "group", {"return error\n": "return (self.chain(), error)[1]\n"}, REFUSED
     ),
