@@ -1,4 +1,5 @@
-"""The main job on real data: import, edit, lose everything but the log, lose everything but the folders."""
+"""The main job on real data: import, edit, lose everything but the log, lose everything but the folders; then two
+replicas that go apart and meet."""
 
 from __future__ import annotations
 
@@ -7,67 +8,19 @@ import hashlib
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import airportsdata
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import refold
 from refold.events import canonical
 from refold_adapters.restoring import restore
 
-BATCH = 1000
+from .demo_meeting import meet
+from .demo_stage import BATCH, airports, bar, console, fingerprint, must, step
+
 DATABASES = ("changelog.db", "tables.db", "folders.db")
-
-console = Console()
-
-
-def airports() -> refold.Collection:
-    """The collection: a folder for each country and region."""
-    text, number = refold.Field("str"), refold.Field("float", null=True)
-    names = ("icao", "iata", "name", "city", "subd", "country", "elevation", "lat", "lon", "tz", "lid")
-    fields = {name: number if name in {"elevation", "lat", "lon"} else text for name in names}
-    return refold.Collection(name="airports", key="icao", folder="{country}/{subd}", fields=fields)
-
-
-@contextmanager
-def step(title: str) -> Iterator[None]:
-    """Prints a title, then how long what follows took."""
-    console.print(f"\n[bold]{title}[/bold]")
-    start = time.perf_counter()
-    yield
-    console.print(f"[dim]{time.perf_counter() - start:.1f} s[/dim]")
-
-
-@contextmanager
-def bar(title: str, total: int) -> Iterator[Progress]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        progress.add_task(title, total=total)
-        yield progress
-
-
-def files(root: Path) -> list[Path]:
-    """Every file of the folders, none of the databases."""
-    return sorted(
-        path for path in root.rglob("*") if path.is_file() and path.name in {"data.csv", "meta.json", "events.jsonl"}
-    )
-
-
-def fingerprint(root: Path) -> tuple[str, int, int]:
-    """A hash over the names and bytes of all folders, the number of files and their size."""
-    whole, size, found = hashlib.sha256(), 0, files(root)
-    for path in found:
-        data = path.read_bytes()
-        whole.update(f"{path.relative_to(root)}\0{len(data)}\0".encode() + data)
-        size += len(data)
-    return whole.hexdigest(), len(found), size
 
 
 def remove_folders(root: Path) -> None:
@@ -132,10 +85,10 @@ async def show(engine: refold.Engine) -> None:
         table.add_row(str(event.position), event.kind, event.key, event.actor, event.reason or "", fields)
     console.print(table)
     table = Table("field", "value", "written by", "why", title="Airport 00AK, field by field", title_justify="left")
-    fields: dict[str, refold.Event] = {}
+    writers: dict[str, refold.Event] = {}
     async for event in engine.history("airports", "00AK"):
-        fields.update(dict.fromkeys(event.data, event))
-    for name, event in fields.items():
+        writers.update(dict.fromkeys(event.data, event))
+    for name, event in writers.items():
         table.add_row(name, str(event.data[name]), f"{event.actor}, event {event.seq}", event.reason or "")
     console.print(table)
 
@@ -148,13 +101,6 @@ async def replay(root: Path) -> str:
         if not report.ok:
             raise SystemExit(f"verification found {report.findings}")
         return await engine.digest()
-
-
-def must(same: bool, what: str) -> None:
-    """Says that something is equal, or ends the demonstration."""
-    if not same:
-        raise SystemExit(f"NOT equal: {what}")
-    console.print(f"[green]equal[/green]: {what}")
 
 
 async def main(root: Path) -> None:
@@ -182,9 +128,10 @@ async def main(root: Path) -> None:
     must(await replay(rescued) == digest, "the digest of the state")
     must(fingerprint(rescued)[0] == before, f"every byte of {count:,} files")
     must(await bodies(rescued) == log, "every event of the log, hash chain included")
+    met = await meet(root / "meeting")
     console.print(
         f"\n[bold green]Proved:[/bold green] the log alone brings back every byte of the folders, and the folders "
-        f"alone bring back every event of the log ({count:,} files, digest {digest[:16]}…)."
+        f"alone bring back every event of the log ({count:,} files, digest {digest[:16]}…); {met}"
     )
 
 
