@@ -1,0 +1,60 @@
+"""The oracle on a small invented history, and on a product that is wrong: it has to find that."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import refold.conflict
+import refold.fold
+
+from .oracle.replicas import Outcome, replay
+
+Release = dict[str, dict[str, Any]]
+
+
+def invented() -> dict[str, Release]:
+    """Four releases of thirty places: each changes names and numbers, closes some and opens others."""
+    history = {}
+    for number in range(4):
+        rows = {}
+        for place in range(30):
+            if (place + number) % 7 == 0:
+                continue
+            rows[f"P{place:02}"] = {
+                "icao": f"P{place:02}",
+                "name": f"=Pläce {place}, {number if place % 3 == 0 else 0}",
+                "country": "DE" if place % 2 else "AT",
+                "subd": ("", "Süd/Ost", "süd/ost")[(place + number * (place % 5 == 0)) % 3],
+                "elevation": None if (place + number) % 5 == 0 else float(place * (number + 1)),
+                "lat": -1.5 * place,
+            }
+        history[f"r{number}"] = rows
+    return history
+
+
+async def outcome(place: Path, seed: str) -> Outcome:
+    """What the oracle says of the invented history."""
+    return await replay(place, invented(), seed)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seed", ["one", "two", "three"])
+async def test_replicas_end_as_plain_dictionaries_say(tmp_path: Path, seed: str) -> None:
+    found = await outcome(tmp_path, seed)
+    assert not found.complaints, "\n".join(found.complaints[:10])
+    assert found.events > 300 and found.records == found.rows == found.cells > 60
+    assert found.disputes == sum(found.conflicts.values()) > 30
+
+
+@pytest.mark.anyio
+async def test_another_winner_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refold.conflict, "choose", lambda policy, field, sides, history: sides[0].value)
+    assert (await outcome(tmp_path, "one")).complaints
+
+
+@pytest.mark.anyio
+async def test_a_conflict_that_is_passed_over_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refold.conflict_list.live_entries", lambda record, state: [])
+    complaints = (await outcome(tmp_path, "one")).complaints
+    assert any("not listed" in complaint for complaint in complaints)
