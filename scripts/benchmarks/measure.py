@@ -32,6 +32,8 @@ class Sizes(msgspec.Struct, frozen=True):
     replay: int = 100_000
     large: int = 1_000_000
     folders: int = 10_000
+    sync: int = 100_000
+    apart: int = 50_000
 
 
 QUICK = Sizes(
@@ -43,6 +45,8 @@ QUICK = Sizes(
     replay=20_000,
     large=60_000,
     folders=1_000,
+    sync=20_000,
+    apart=5_000,
 )
 
 
