@@ -1,5 +1,8 @@
 """The oracle on a small invented history, and on a product that is wrong: it has to find that."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import refold.conflict
 import refold.fold
 
 from .oracle.replicas import Outcome, replay
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "oracle"
 
 Release = dict[str, dict[str, Any]]
 
@@ -58,3 +63,12 @@ async def test_a_conflict_that_is_passed_over_is_found(tmp_path: Path, monkeypat
     monkeypatch.setattr("refold.conflict_list.live_entries", lambda record, state: [])
     complaints = (await outcome(tmp_path, "one")).complaints
     assert any("not listed" in complaint for complaint in complaints)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 1), (["--allow-offline"], 0)])
+def test_without_releases_nothing_is_said_to_be_right(arguments: list[str], code: int) -> None:
+    command = [sys.executable, str(SCRIPT), "--releases", "19700101", "19700102", *arguments]
+    environment = {**os.environ, "PIP_NO_INDEX": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, done.stderr
+    assert "nothing was checked" in done.stderr and not done.stdout
