@@ -100,6 +100,7 @@ class Conversation:
         self._taken = Taken()
         self._sent = 0
         self._end = 0
+        self._turn = asyncio.Lock()
 
     async def run(self) -> SyncReport:
         """The whole session. Raises what it was ended for; the peer is told."""
@@ -128,16 +129,21 @@ class Conversation:
         """Tells the peer, if it still listens, why the session ends."""
         try:
             async with asyncio.timeout(1):
-                await self._peer.send(self._session.refuse(error))
+                await self._send(self._session.refuse(error))
         except (TimeoutError, OSError, RefoldError):
             return
+
+    async def _send(self, frame: bytes) -> None:
+        """Frames leave in the order in which the session made them, also when one has to wait for room."""
+        async with self._turn:
+            await self._peer.send(frame)
 
     async def _perform(self, effects: Sequence[Effect]) -> None:
         session = self._session
         for effect in effects:
             match effect:
                 case Send():
-                    await self._peer.send(effect.frame)
+                    await self._send(effect.frame)
                 case Prove():
                     await self._perform(session.proved(await self._side.hashes(effect.dots)))
                 case Serve():
@@ -155,7 +161,7 @@ class Conversation:
         while page := await self._side.since(covered, FRAME_EVENTS):
             bodies = [body for position, body in page if position <= self._end]
             for frame in frames_of(bodies):
-                await self._peer.send(frame)
+                await self._send(frame)
             self._sent += len(bodies)
             self._tell("sent", self._sent)
             if len(bodies) < len(page):

@@ -30,7 +30,7 @@ from refold.frames import (
     to_frame,
 )
 from refold.session import ClockAhead, PeerRefused
-from refold.sync import SyncInterrupted
+from refold.sync import Pipe, SyncInterrupted, pipe
 from refold.testing import START, MemoryStore, Scribe, Ticks, append, memory_engine
 
 from .histories import THINGS, histories, reordered
@@ -202,6 +202,35 @@ async def test_two_archives_that_had_nothing_in_common_are_said_to_be_so() -> No
         await b.define(NOTES)
         assert not (await a.sync(b)).related
         assert await a.digest() == await b.digest()
+
+
+class Narrow:
+    """One end of a pipe that takes its time, and is to be handed one frame at a time."""
+
+    def __init__(self, end: Pipe) -> None:
+        self.end = end
+        self.at_once = self.most = 0
+
+    async def send(self, frame: bytes) -> None:
+        self.at_once += 1
+        self.most = max(self.most, self.at_once)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await self.end.send(frame)
+        self.at_once -= 1
+
+    def frames(self) -> AsyncIterator[bytes]:
+        return self.end.frames()
+
+
+async def test_a_peer_is_handed_one_frame_at_a_time() -> None:
+    """Sending and taking in are two tasks, and what each has to say must not overtake what the other waits to send."""
+    async with AsyncExitStack() as stack:
+        a, b = await pair(stack, "a", "b")
+        await b.put("notes", {"id": "1"})
+        here, there = (Narrow(end) for end in pipe())
+        await asyncio.gather(a.sync(here), b.sync(there))
+        assert here.most == there.most == 1 and await a.digest() == await b.digest()
 
 
 class Liar:
