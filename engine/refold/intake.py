@@ -129,12 +129,17 @@ def is_json(value: Any) -> bool:
 
 
 def unknown(run: Sealed, heads: Mapping[str, Head]) -> Sealed:
-    """The events of a run that a log with these heads lacks. Raises `EventForked` where its newest is another."""
+    """The events of a run that a log with these heads lacks, each once, however often it is told.
+
+    Raises `EventForked` where its newest is another.
+    """
     fresh = []
+    known = dict(heads)
     for index, event in enumerate(run.events):
-        head = heads.get(event.replica)
+        head = known.get(event.replica)
         if head is None or event.seq > head.seq:
             fresh.append(index)
+            known[event.replica] = Head(event.seq, run.hashes[index])
         elif event.seq == head.seq and run.hashes[index] != head.hash:
             raise EventForked(event.replica, event.seq, head.hash.hex(), run.hashes[index].hex())
     if len(fresh) == len(run.events):

@@ -287,6 +287,18 @@ async def test_a_peer_that_lies_is_refused_and_nothing_of_it_is_taken(lie: str) 
         assert engine.position == taken and (await engine.verify()).ok
 
 
+async def test_events_of_one_group_that_are_told_twice_are_taken_once() -> None:
+    scribe = Scribe("twice")
+    first = scribe.write("notes", "1", {"id": "1"}, batch=2)
+    events = [first, scribe.write("notes", "2", {"id": "2"})]
+    hello, _, _ = told(scribe)
+    frames = [to_frame(Events([canonical(event) for event in part])) for part in ([first], [first, first], events)]
+    async with memory_engine(MemoryStore("a"), Ticks()) as engine:
+        with pytest.raises(FrameRefused, match="4 events are said"):
+            await engine.sync(Liar([hello, *frames, to_frame(Done(4))]))
+        assert engine.position == 2 and (await engine.verify()).ok
+
+
 async def test_a_peer_whose_head_is_not_ours_is_told_why() -> None:
     async with memory_engine(MemoryStore("a"), Ticks()) as engine:
         await engine.define(NOTES)
