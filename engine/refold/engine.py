@@ -341,7 +341,7 @@ class Engine:
             page, found = await self._read(partial(_conflicts, query, self.schemas, strategy))
             for conflict in found:
                 yield conflict
-            if len(page) < query.limit:
+            if not page:
                 return
             left = left - len(page) if left is not None else None
             query = msgspec.structs.replace(query, after=page[-1].entry.id)
@@ -507,7 +507,7 @@ def _load_states(records: Sequence[tuple[str, str]], _log: Changelog, tables: Ta
 def _conflicts(
     query: ConflictQuery, schemas: Mapping[str, Schema], strategy: str | None, log: Changelog, tables: Tables
 ) -> tuple[list[Listed], list[Conflict]]:
-    page = tables.conflicts(query)
+    page = _whole(tables.conflicts(query), query.limit)
     states = tables.load({(listed.entry.collection, listed.entry.key) for listed in page})
     found = []
     for listed in page:
@@ -527,6 +527,13 @@ def _conflicts(
         if conflict is not None:
             found.append(conflict)
     return page, found
+
+
+def _whole(page: list[Listed], limit: int) -> list[Listed]:
+    """The page without its last id if more of that id may follow: a live conflict and closed ones can have the same."""
+    if len(page) < limit or page[0].entry.id == page[-1].entry.id:
+        return page
+    return [listed for listed in page if listed.entry.id != page[-1].entry.id]
 
 
 def _find(schema: Schema, query: Query, log: Changelog, tables: Tables) -> list[tuple[tuple[Any, ...], Record]]:

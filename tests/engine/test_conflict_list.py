@@ -152,6 +152,27 @@ async def test_a_resolution_holds_on_both_sides_and_stays_on_the_list(choice: di
 
 
 @pytest.mark.anyio
+async def test_no_page_ends_between_conflicts_that_have_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of sides that disagree on two fields one can be closed and the other live, and both go by the sides' dots."""
+    monkeypatch.setattr("refold.engine.CONFLICT_BATCH", 5)
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(memory_engine(MemoryStore("one"), Ticks()))
+        two = await stack.enter_async_context(memory_engine(MemoryStore("two"), Ticks(START + 1000)))
+        await one.define(NOTES)
+        await one.sync(two)
+        for key in "1234":
+            await one.put("notes", {"id": key, "a": "ours", "b": "ours"})
+            await two.put("notes", {"id": key, "a": "theirs", "b": "theirs"})
+        await one.sync(two)
+        for key in "1234":
+            await one.patch("notes", key, {"b": "both"})
+        found = await all_of(one)
+        assert len(found) == 8 and len({conflict.id for conflict in found}) == 4
+        for limit in range(10):
+            assert await all_of(one, limit=limit) == found[:limit]
+
+
+@pytest.mark.anyio
 async def test_both_sides_can_be_kept() -> None:
     async with AsyncExitStack() as stack:
         one, _ = await apart(stack)
