@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 
 from refold.clock import HybridClock
@@ -43,10 +44,12 @@ class Machine:
         grain = self._setting.grain
         return (START + int(asyncio.get_running_loop().time() * 1000)) // grain * grain + self.offset
 
-    async def start(self, random: Random, *, fatal: int = 0) -> bool:
+    async def start(self, random: Random, at_its_end: Callable[[], None] | None = None, *, fatal: int = 0) -> bool:
         """Opens the archive that is on the disk; False if the program died over it."""
         await self.process.gone()
-        self.process, self.stopping = Process(self.label), False
+        self.process, self.stopping, self.engine = Process(self.label), False, None
+        if at_its_end is not None:
+            self.process.last_words.append(at_its_end)
         if fatal:
             self.process.die_after(fatal)
         await asyncio.wait([self.process.spawn(self._boot(self.process, random))])
@@ -60,7 +63,6 @@ class Machine:
         except Crash:
             return
         engine = Engine(store)
-        self.engine = None
         await engine.start(HybridClock(self.clock))
         self.engine = engine
 

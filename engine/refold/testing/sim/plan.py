@@ -16,13 +16,13 @@ FAR = 10**13
 
 KINDS = {
     "put": 20,
-    "patch": 14,
-    "delete": 7,
+    "patch": 18,
+    "delete": 8,
     "batch": 7,
-    "resolve": 7,
+    "resolve": 8,
     "define": 3,
     "sync": 26,
-    "crash": 5,
+    "crash": 8,
     "stop": 2,
     "jump": 4,
     "cancel": 4,
@@ -66,11 +66,15 @@ class Action(msgspec.Struct, frozen=True):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """What holds for a whole run: how many replicas, the schema, and how coarse, slow and small everything is."""
+    """What holds for a whole run: how many replicas, and how coarse, slow and small everything is.
+
+    The collection is `alike` when one definition of it goes round, and `stocked` when there are records at the start.
+    """
 
     replicas: int
     collection: Collection
     alike: bool
+    stocked: bool
     follows: bool
     shuffled: bool
     grain: int
@@ -93,6 +97,7 @@ def drawn(seed: int) -> Plan:
         replicas=random.choice((2, 2, 3, 3, 3, 4, 5, 6)),
         collection=_collection(random),
         alike=random.random() < 0.7,
+        stocked=random.random() < 0.7,
         follows=random.random() < 0.25,
         shuffled=random.random() < 0.8,
         grain=random.choice((1, 1000, 60_000)),
@@ -152,7 +157,7 @@ def _action(random: Random, setting: Setting) -> Action:
     match kind:
         case "put" | "patch":
             details = values(random, setting.collection)
-        case "sync" if random.random() < 0.5:
+        case "sync" if random.random() < 0.4:
             details = {"fault": random.choice(FAULTS), "nth": random.randint(1, 12)}
         case "crash":
             details = {"points": random.choice((0, 0, 1, 2, 3, 4, 6))}

@@ -92,6 +92,10 @@ class World:
             if machine is first or not setting.alike:
                 await self._define(machine, setting.collection)
         await self.calm()
+        if setting.stocked:
+            records = [{"id": key, **values(self.random, setting.collection)} for key in "xyz"]
+            await self._write(first, records, lambda engine, op: _batch(engine, setting.collection.name, records, op))
+            await self.calm()
         if setting.alike:
             for machine in others:
                 await self.meet(first, machine)
@@ -102,8 +106,9 @@ class World:
             return True
         if machine.stopping:
             await machine.process.gone()
-        up = await machine.start(self.random, fatal=fatal)
-        self.note(f"{machine.label} starts at {machine.disk.log.end()}" if up else f"{machine.label} dies on starting")
+        lag = machine.disk.log.end() - machine.disk.tables.checkpoint().position
+        up = await machine.start(self.random, lambda: self.note(f"{machine.label} ends"), fatal=fatal)
+        self.note(f"{machine.label} starts at {machine.disk.log.end()}, its tables are {lag} behind")
         head = machine.disk.log.heads().get(machine.name)
         if not restored and (head.seq if head is not None else 0) < self.ledger.newest(machine.name):
             self.complain(f"{machine.label} acknowledged {self.ledger.newest(machine.name)} events, has {head}")
@@ -173,7 +178,7 @@ class World:
 
     async def _client(self, machine: Machine, op: str, work: Work) -> None:
         """Asks for one thing and notes the answer, unless the program dies before it is told."""
-        engine, process, end = machine.engine, machine.process, ""
+        engine, process, end = machine.engine, machine.process, "unanswered"
         assert engine is not None
         try:
             events = await work(engine, op)
@@ -187,7 +192,8 @@ class World:
             if not process.dead:
                 self.ledger.acknowledge(op, events)
                 end = f"answered: {self.ledger.acknowledged[op]}"
-        self.note(f"{op} on {machine.label} {end or 'unanswered'}")
+        finally:
+            self.note(f"{op} on {machine.label} {end}")
 
     def _spawn(self, machine: Machine, work: Any) -> asyncio.Task[Any]:
         task = machine.process.spawn(work)
