@@ -44,6 +44,12 @@ class Machine:
         grain = self._setting.grain
         return (START + int(asyncio.get_running_loop().time() * 1000)) // grain * grain + self.offset
 
+    def torn(self) -> list[str]:
+        """The groups of events of which its log has a beginning only."""
+        log = self.disk.log
+        newest = log.at(log.positions([(replica, head.seq) for replica, head in log.heads().items()]))
+        return [f"{event.replica}:{event.seq} of {event.batch}" for event in newest if event.seq != event.batch]
+
     async def start(self, random: Random, at_its_end: Callable[[], None] | None = None, *, fatal: int = 0) -> bool:
         """Opens the archive that is on the disk; False if the program died over it."""
         await self.process.gone()

@@ -80,6 +80,8 @@ class Meeting:
         finally:
             self._left -= 1
             end.close()
+            for group in machine.torn():
+                self._world.complain(f"{machine.label} has {group} after its session")
 
     def _allowed(self, error: RefoldError | OSError) -> bool:
         """Whether what befell the link, or either side, may have led to this error."""

@@ -21,6 +21,7 @@ KINDS = {
     "batch": 7,
     "resolve": 8,
     "define": 3,
+    "again": 4,
     "sync": 26,
     "crash": 8,
     "stop": 2,

@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
-from refold.engine import Engine
-from refold.errors import (
-    CollectionUnknown,
-    ConflictUnknown,
-    DefinitionRefused,
-    EngineClosed,
-    RecordUnknown,
-    RefoldError,
-    ResolutionRefused,
-    ValueRefused,
-    VersionMismatch,
-)
-from refold.events import Event
-from refold.schema import Collection
-
+from .clients import Clients
 from .clones import refused_everywhere
 from .disk import Disk
 from .judge import judge
@@ -29,15 +14,7 @@ from .ledger import Dot, Ledger
 from .loop import SimLoop
 from .machine import Machine
 from .meeting import Meeting
-from .plan import FAR, Action, Plan, another_policy, values
-
-REFUSALS = (
-    *(CollectionUnknown, ConflictUnknown, DefinitionRefused, EngineClosed, RecordUnknown, ResolutionRefused),
-    *(ValueRefused, VersionMismatch),
-)
-"""What a write may be refused for, leaving nothing behind."""
-
-Work = Callable[[Engine, str], Awaitable[Sequence[Event | None]]]
+from .plan import FAR, Action, Plan, values
 
 
 class World:
@@ -49,6 +26,7 @@ class World:
         self.trace: list[str] = []
         self.complaints: list[str] = []
         self.ledger = Ledger()
+        self.clients = Clients(self)
         self.random = Random(plan.seed ^ 0xACE)
         self.machines = [Machine(f"r{n}", Disk(f"r{n}"), plan.setting) for n in range(plan.setting.replicas)]
         self.meetings: list[Meeting] = []
@@ -90,11 +68,11 @@ class World:
         for machine in self.machines:
             await self._up(machine)
             if machine is first or not setting.alike:
-                await self._define(machine, setting.collection)
+                self.clients.define(machine, setting.collection)
         await self.calm()
         if setting.stocked:
             records = [{"id": key, **values(self.random, setting.collection)} for key in "xyz"]
-            await self._write(first, records, lambda engine, op: _batch(engine, setting.collection.name, records, op))
+            self.clients.batch(first, records)
             await self.calm()
         if setting.alike:
             for machine in others:
@@ -109,6 +87,8 @@ class World:
         lag = machine.disk.log.end() - machine.disk.tables.checkpoint().position
         up = await machine.start(self.random, lambda: self.note(f"{machine.label} ends"), fatal=fatal)
         self.note(f"{machine.label} starts at {machine.disk.log.end()}, its tables are {lag} behind")
+        for group in machine.torn():
+            self.complain(f"{machine.label} has {group}")
         head = machine.disk.log.heads().get(machine.name)
         if not restored and (head.seq if head is not None else 0) < self.ledger.newest(machine.name):
             self.complain(f"{machine.label} acknowledged {self.ledger.newest(machine.name)} events, has {head}")
@@ -134,7 +114,7 @@ class World:
             case _ if not await self._up(machine):
                 return
             case "stop":
-                self._spawn(machine, machine.stop())
+                self.spawn(machine, machine.stop())
                 machine.stopping = True
             case "sync":
                 other = self.machines[action.other]
@@ -142,60 +122,10 @@ class World:
                     skew = FAR if random.random() < 0.7 else 300_000
                     self._meet(machine, other, random, skew, **action.details)
             case _:
-                await self._ask(action, machine, random)
+                self.clients.ask(action, machine, random)
 
-    async def _ask(self, action: Action, machine: Machine, random: Random) -> None:
-        """Begins a write."""
-        key, given, name = action.key, action.details, self.plan.setting.collection.name
-        match action.kind:
-            case "put":
-                whole = {"id": key, **given}
-                await self._write(machine, [whole], lambda engine, op: _one(engine.put(name, whole, meta={"op": op})))
-            case "patch":
-                await self._write(
-                    machine, [given], lambda engine, op: _one(engine.patch(name, key, given, meta={"op": op}))
-                )
-            case "delete":
-                await self._write(machine, [{}], lambda engine, op: _one(engine.delete(name, key, meta={"op": op})))
-            case "batch":
-                writes = [
-                    {"id": random.choice("xyzw"), **values(random, self.plan.setting.collection)}
-                    for _ in range(random.randint(2, 5))
-                ]
-                await self._write(machine, writes, lambda engine, op: _batch(engine, name, writes, op))
-            case "define":
-                known = another_policy(random, self.plan.setting.collection)
-                await self._define(machine, known)
-            case "resolve":
-                await self._write(machine, [None] * 8, lambda engine, op: _resolve(engine, random, op))
-
-    async def _define(self, machine: Machine, collection: Collection) -> None:
-        await self._write(machine, [None], lambda engine, op: engine.define(collection, meta={"op": op}))
-
-    async def _write(self, machine: Machine, asked: Sequence[dict[str, Any] | None], work: Work) -> None:
-        op = self.ledger.attempt(asked)
-        self._spawn(machine, self._client(machine, op, work))
-
-    async def _client(self, machine: Machine, op: str, work: Work) -> None:
-        """Asks for one thing and notes the answer, unless the program dies before it is told."""
-        engine, process, end = machine.engine, machine.process, "unanswered"
-        assert engine is not None
-        try:
-            events = await work(engine, op)
-        except RefoldError as error:
-            if not process.dead:
-                self.ledger.attempted[op].refused = True
-                end = f"refused: {error.code}"
-                if not isinstance(error, REFUSALS):
-                    self.complain(f"{op} on {machine.label} was refused by {error!r}")
-        else:
-            if not process.dead:
-                self.ledger.acknowledge(op, events)
-                end = f"answered: {self.ledger.acknowledged[op]}"
-        finally:
-            self.note(f"{op} on {machine.label} {end}")
-
-    def _spawn(self, machine: Machine, work: Any) -> asyncio.Task[Any]:
+    def spawn(self, machine: Machine, work: Any) -> asyncio.Task[Any]:
+        """Begins work on a replica that ends with its program, and that `calm` waits for."""
         task = machine.process.spawn(work)
         self._running[task] = machine
         task.add_done_callback(self._ended)
@@ -210,7 +140,7 @@ class World:
         meeting = Meeting(self, one, other, random, skew, **fault)
         self.meetings = [known for known in self.meetings if not known.over] + [meeting]
         for machine in (one, other):
-            self._spawn(machine, meeting.talk(machine))
+            self.spawn(machine, meeting.talk(machine))
         if (one in self._parted) != (other in self._parted):
             meeting.link.break_off()
         return meeting
@@ -277,6 +207,7 @@ class World:
             return
         machine.process.kill()
         await machine.process.gone()
+        self.clients.forget(machine)
         self._renamed += renamed
         projection = machine.disk.projection
         machine.disk = backup.copied(f"{machine.label}.{self._renamed}" if renamed else machine.name)
@@ -304,29 +235,3 @@ class World:
 def _seq(disk: Disk, replica: str) -> int:
     head = disk.log.heads().get(replica)
     return head.seq if head is not None else 0
-
-
-async def _one(write: Awaitable[Event | None]) -> list[Event | None]:
-    return [await write]
-
-
-async def _batch(engine: Engine, name: str, writes: Sequence[dict[str, Any]], op: str) -> list[Event | None]:
-    async with engine.batch(meta={"op": op}) as batch:
-        for write in writes:
-            batch.put(name, write)
-    return batch.events
-
-
-async def _resolve(engine: Engine, random: Random, op: str) -> list[Event]:
-    """Settles one of the conflicts on the list in one of the three ways."""
-    found = [conflict async for conflict in engine.conflicts() if conflict.key]
-    if not found:
-        return []
-    conflict = random.choice(found)
-    dots = sorted({side.dot for group in conflict.sides.values() for side in group})
-    how = random.random()
-    if how < 0.7:
-        return await engine.resolve(conflict.id, take=random.choice(dots), meta={"op": op})
-    if how < 0.85:
-        return await engine.resolve(conflict.id, keep_both=True, meta={"op": op})
-    return await engine.resolve(conflict.id, values={}, meta={"op": op})
