@@ -20,6 +20,7 @@ from refold.errors import (
 )
 from refold.events import Event
 from refold.schema import Collection
+from refold.vector import format_vector
 
 from .machine import Machine
 from .plan import Action, another_policy, values
@@ -56,9 +57,12 @@ class Clients:
                 self._one(machine, given, named, lambda engine, told: engine.patch(name, key, given, **told))
             case "delete":
                 self._one(machine, {}, named, lambda engine, told: engine.delete(name, key, **told))
+            case "careful":
+                self._one(machine, given, False, lambda engine, told: self._careful(engine, name, key, given, told))
             case "batch":
                 size = random.randint(2, 5)
-                self.batch(machine, [{"id": random.choice("xyzw"), **values(random, collection)} for _ in range(size)])
+                writes = [{"id": random.choice("xyzw"), **values(random, collection)} for _ in range(size)]
+                self.batch(machine, writes, doomed=random.random() < 0.2)
             case "define":
                 self.define(machine, another_policy(random, collection))
             case "resolve":
@@ -70,10 +74,19 @@ class Clients:
         """Begins a definition."""
         self._begin(machine, [None], lambda engine, op: engine.define(collection, **_told(op)))
 
-    def batch(self, machine: Machine, writes: Sequence[dict[str, Any]]) -> None:
-        """Begins a group of puts."""
+    def batch(self, machine: Machine, writes: Sequence[dict[str, Any]], *, doomed: bool = False) -> None:
+        """Begins a group of puts; one that is doomed ends with a write that is refused, and so is all of it."""
         name = self._world.plan.setting.collection.name
-        self._begin(machine, writes, lambda engine, op: _batch(engine, name, writes, op))
+
+        async def work(engine: Engine, op: str) -> list[Event | None]:
+            async with engine.batch(**_told(op)) as batch:
+                for write in writes:
+                    batch.put(name, write)
+                if doomed:
+                    batch.patch(name, "never", {})
+            return batch.events
+
+        self._begin(machine, writes, work)
 
     def forget(self, machine: Machine) -> None:
         """Asks nothing again of a replica whose disk is another now: it may not know what it had written."""
@@ -86,6 +99,16 @@ class Clients:
             op, work = waiting.pop()
             self._world.note(f"{op} is asked for again")
             self._world.spawn(machine, self._client(machine, op, work, True))
+
+    async def _careful(self, engine: Engine, name: str, key: str, given: Any, told: Any) -> Event | None:
+        """Changes a record only if it still is what was read."""
+        record = await engine.get(name, key)
+        if record is None:
+            return None
+        event = await engine.patch(name, key, given, if_version=record.version, **told)
+        if event is not None and format_vector(event.context) != record.version:
+            self._world.complain(f"{told} was for version {record.version} and has seen {event.context}")
+        return event
 
     def _one(self, machine: Machine, asked: dict[str, Any], named: bool, write: Write) -> None:
         async def work(engine: Engine, op: str) -> list[Event | None]:
@@ -122,13 +145,6 @@ class Clients:
 def _told(op: str, named: bool = False) -> dict[str, Any]:
     """What goes with a write, so that its events can be told; named writes can be asked for again."""
     return {"meta": {"op": op}, "request_id": op if named else None}
-
-
-async def _batch(engine: Engine, name: str, writes: Sequence[dict[str, Any]], op: str) -> list[Event | None]:
-    async with engine.batch(**_told(op)) as batch:
-        for write in writes:
-            batch.put(name, write)
-    return batch.events
 
 
 async def _resolve(engine: Engine, random: Random, op: str) -> list[Event]:

@@ -9,6 +9,7 @@ from refold.conflict import Conflict
 from refold.engine import Engine
 from refold.events import Event, Kind
 from refold.values import TYPES
+from refold.verify import Finding
 
 from .truth import Dispute, RecordTruth, at_odds_with_time, rank, records
 
@@ -28,6 +29,9 @@ async def judge(world: World) -> None:
         looks.append(await machine.process.spawn(_look(machine.engine)))
     first = looks[0]
     for look, machine in zip(looks, world.machines, strict=True):
+        followed = machine.disk.projection.events
+        if world.plan.setting.follows and [event.hash for event in followed] != [event.hash for event in look["log"]]:
+            world.complain(f"{machine.label}: the projection that follows does not hold what the log does")
         if look["findings"]:
             world.complain(f"{machine.label} is not sound: {look['findings'][0]}")
         for what in ("vector", "events", "digest", "records", "conflicts"):
@@ -50,6 +54,8 @@ async def _look(engine: Engine) -> Seen:
         record = await engine.get(name, key) if name in engine.schemas else None
         found[name, key] = record and (record.version, record.deleted, record.values)
     checkpoint = await engine.checkpoint()
+    if engine.position != len(events):
+        report.findings.append(Finding("position", f"{engine.position} is told, {len(events)} events are there"))
     return {
         "findings": report.findings,
         "log": events,

@@ -46,6 +46,7 @@ class Meeting:
         self._world, self._skew, self._fault, self._forks = world, skew, fault, forks
         self._moved: list[int] = []
         self._left = 2
+        self._apart = self._clocks_apart()
         latency = random.choice((0.0, 0.02, 0.5))
         self.link = Link(random, fault=fault, nth=nth, room=random.randint(1, 4), latency=latency)
         self._processes = one.process, other.process
@@ -76,12 +77,17 @@ class Meeting:
                 self._world.complain(f"{machine.label}: session of {self.one.label}-{self.other.label}: {error!r}")
         else:
             self._moved.append(report.received)
+            if min(self._apart, self._clocks_apart()) > self._skew:
+                self._world.complain(f"{machine.label} took part in a session though a clock is too far ahead")
             self._world.note(f"{machine.label} {report}")
         finally:
             self._left -= 1
             end.close()
             for group in machine.torn():
                 self._world.complain(f"{machine.label} has {group} after its session")
+
+    def _clocks_apart(self) -> int:
+        return abs(self.one.offset - self.other.offset)
 
     def _allowed(self, error: RefoldError | OSError) -> bool:
         """Whether what befell the link, or either side, may have led to this error."""

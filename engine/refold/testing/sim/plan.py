@@ -20,6 +20,7 @@ KINDS = {
     "delete": 8,
     "batch": 7,
     "resolve": 8,
+    "careful": 4,
     "define": 3,
     "again": 4,
     "sync": 26,
@@ -60,7 +61,7 @@ class Action(msgspec.Struct, frozen=True):
         words = [f"{self.kind} r{self.replica}"]
         if self.kind in {"sync", "restore", "clone"}:
             words.append(f"with r{self.other}")
-        if self.kind in {"put", "patch", "delete"}:
+        if self.kind in {"put", "patch", "careful", "delete"}:
             words.append(repr(self.key))
         words += [f"{name}={value}" for name, value in self.details.items()]
         return " ".join(words) + f", then {self.wait:g} s"
@@ -156,7 +157,7 @@ def _action(random: Random, setting: Setting) -> Action:
     details: dict[str, Any] = {}
     key = random.choice("xyz")
     match kind:
-        case "put" | "patch":
+        case "put" | "patch" | "careful":
             details = values(random, setting.collection)
         case "sync" if random.random() < 0.4:
             details = {"fault": random.choice(FAULTS), "nth": random.randint(1, 12)}
@@ -167,7 +168,7 @@ def _action(random: Random, setting: Setting) -> Action:
         case "partition":
             details = {"seconds": random.choice((1, 10))}
         case "restore":
-            details = {"renamed": random.random() < 0.3}
+            details = {"renamed": random.random() < 0.3, "log_only": random.random() < 0.3}
         case _:
             pass
     wait = random.choice((0.0, 0.0, 0.005, 0.05, 0.5, 2.0))

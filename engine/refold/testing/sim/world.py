@@ -107,7 +107,7 @@ class World:
             case "cancel":
                 self._cancel(machine, random)
             case "restore":
-                await self._restore(machine, self.machines[action.other], action.details["renamed"])
+                await self._restore(machine, self.machines[action.other], **action.details)
             case "clone":
                 await self.calm()
                 await refused_everywhere(self, machine, self.machines[action.other], random)
@@ -189,9 +189,9 @@ class World:
         """The dots of all events on all disks."""
         return {dot for machine in self.machines for dot in machine.disk.log._hashes}
 
-    async def _restore(self, machine: Machine, helper: Machine, renamed: bool) -> None:
+    async def _restore(self, machine: Machine, helper: Machine, *, renamed: bool, log_only: bool) -> None:
         """Puts a backup in the place of a disk: under a new id, or under the same one, after which it is given its
-        own later events before it writes."""
+        own later events before it writes. What follows the log may be left as it was, and is ahead of it then."""
         await self.calm()
         self._join()
         backup = machine.backup
@@ -209,9 +209,11 @@ class World:
         await machine.process.gone()
         self.clients.forget(machine)
         self._renamed += renamed
-        projection = machine.disk.projection
+        replaced = machine.disk
         machine.disk = backup.copied(f"{machine.label}.{self._renamed}" if renamed else machine.name)
-        machine.disk.projection = projection
+        if log_only:
+            machine.disk.projection = replaced.projection
+            machine.disk.tables = replaced.tables.copied(machine.disk.log.at)
         self.ledger.forget(self.everything())
         await self._up(machine, restored=True)
         await self._up(helper)
