@@ -92,14 +92,14 @@ class Writer:
         """Takes in events of other replicas, durable and visible on return, all of the run that is new or nothing.
 
         Raises `EventsMissing` and `EventForked` as `Changelog.append` does, `StorageFailed`, `StorePoisoned`. The store
-        runs it between two commits, so neither sees the other half done.
+        runs it between two commits, so neither sees the other half done. It is done, and whoever follows the log is
+        told, also when the caller is cancelled meanwhile.
         """
         if self._closing:
             raise EngineClosed("the engine")
-        taken = await self._store.write(partial(self._ingest, run))
-        if taken.events:
-            self._committed(self.checkpoint.position)
-        return taken
+        work = asyncio.ensure_future(self._store.write(partial(self._ingest, run)))
+        work.add_done_callback(lambda _: self._committed(self.checkpoint.position))
+        return await asyncio.shield(work)
 
     async def close(self) -> None:
         """Writes what is waiting, refuses what comes later, and ends."""

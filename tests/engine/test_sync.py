@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -29,6 +29,7 @@ from refold.frames import (
     payload_size,
     to_frame,
 )
+from refold.ports import Changelog, Tables
 from refold.session import ClockAhead, PeerRefused
 from refold.sync import Pipe, SyncInterrupted, pipe
 from refold.testing import START, MemoryStore, Scribe, Ticks, append, memory_engine
@@ -36,6 +37,8 @@ from refold.testing import START, MemoryStore, Scribe, Ticks, append, memory_eng
 from .histories import THINGS, histories, reordered
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 NOTES = Collection(
     name="notes", key="id", fields={"id": Field("str"), "a": Field("str", null=True), "b": Field("str", null=True)}
@@ -376,6 +379,33 @@ async def test_cancelling_a_session_leaves_whole_groups_and_no_task() -> None:
         assert 0 < a.position < 9001 and (await a.verify()).ok
         await a.sync(b)
         assert await a.digest() == await b.digest()
+
+
+class Lingering(MemoryStore):
+    """A store that answers some time after the work is done, as one with a thread does."""
+
+    async def write(self, work: Callable[[Changelog, Tables], T]) -> T:
+        result = await super().write(work)
+        for _ in range(9):
+            await asyncio.sleep(0)
+        return result
+
+
+async def test_who_follows_the_log_is_told_what_a_cancelled_session_took_in() -> None:
+    async with AsyncExitStack() as stack:
+        store = Lingering("a")
+        a = await stack.enter_async_context(memory_engine(store, Ticks()))
+        b = await stack.enter_async_context(memory_engine(MemoryStore("b"), Ticks()))
+        await b.define(NOTES)
+        session = asyncio.create_task(a.sync(b))
+        while store.log.end() == 0:
+            await asyncio.sleep(0)
+        session.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await session
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert a.position == store.log.end() == 1
 
 
 async def test_a_refusal_of_the_peer_says_why() -> None:
