@@ -162,7 +162,10 @@ def _action(random: Random, setting: Setting) -> Action:
         case "sync" if random.random() < 0.4:
             details = {"fault": random.choice(FAULTS), "nth": random.randint(1, 12)}
         case "crash":
-            details = {"points": random.choice((0, 0, 1, 2, 3, 4, 6))}
+            point = random.random() < 0.6
+            details = {"points": random.randint(1, 6)} if point else {"turns": random.randint(0, 60)}
+        case "cancel":
+            details = {"turns": random.randint(0, 30)}
         case "jump":
             details = {"ms": random.choice((-1, 1)) * random.choice((1, 1000, 60_000, 600_000, 86_400_000))}
         case "partition":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -30,7 +31,7 @@ class World:
         self.random = Random(plan.seed ^ 0xACE)
         self.machines = [Machine(f"r{n}", Disk(f"r{n}"), plan.setting) for n in range(plan.setting.replicas)]
         self.meetings: list[Meeting] = []
-        self._running: dict[asyncio.Task[Any], Machine] = {}
+        self._running: dict[asyncio.Task[Any], Machine | None] = {}
         self._parted: frozenset[Machine] = frozenset()
         self._renamed = 0
 
@@ -97,7 +98,7 @@ class World:
     async def _perform(self, action: Action, machine: Machine, random: Random) -> None:
         match action.kind:
             case "crash":
-                await self._crash(machine, action.details["points"])
+                await self._crash(machine, **action.details)
             case "jump":
                 machine.offset += action.details["ms"]
             case "backup":
@@ -105,7 +106,7 @@ class World:
             case "partition":
                 self._part(random, action.details["seconds"])
             case "cancel":
-                self._cancel(machine, random)
+                self._cancel(machine, random, action.details["turns"])
             case "restore":
                 await self._restore(machine, self.machines[action.other], **action.details)
             case "clone":
@@ -158,13 +159,24 @@ class World:
         while self._running:
             await asyncio.wait(list(self._running))
 
-    async def _crash(self, machine: Machine, points: int) -> None:
+    async def _crash(self, machine: Machine, *, points: int = 0, turns: int = 0) -> None:
+        """Lets a program die at one of its next writes to the disk, or so many turns of the loop from now."""
         if points and machine.up:
             machine.process.die_after(points)
         elif points:
             await self._up(machine, fatal=points)
         else:
-            machine.process.kill()
+            self._after(turns, machine.process.kill)
+
+    def _after(self, turns: int, call: Callable[[], object]) -> None:
+        async def wait() -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call()
+
+        task = self.loop.create_task(wait())
+        self._running[task] = None
+        task.add_done_callback(self._ended)
 
     def _part(self, random: Random, seconds: float) -> None:
         """Parts some replicas from the others for a time."""
@@ -177,13 +189,13 @@ class World:
     def _join(self) -> None:
         self._parted = frozenset()
 
-    def _cancel(self, machine: Machine, random: Random) -> None:
+    def _cancel(self, machine: Machine, random: Random, turns: int) -> None:
         tasks = [task for task, whose in self._running.items() if whose is machine and not machine.stopping]
         if tasks:
             for meeting in self.meetings:
                 if machine in (meeting.one, meeting.other):
                     meeting.excused = True
-            random.choice(tasks).cancel()
+            self._after(turns, random.choice(tasks).cancel)
 
     def everything(self) -> set[Dot]:
         """The dots of all events on all disks."""
