@@ -23,7 +23,7 @@ from refold.schema import Collection
 from refold.vector import format_vector
 
 from .machine import Machine
-from .plan import Action, another_policy, values
+from .plan import Action, another_policy
 
 if TYPE_CHECKING:
     from .world import World
@@ -60,9 +60,7 @@ class Clients:
             case "careful":
                 self._one(machine, given, False, lambda engine, told: self._careful(engine, name, key, given, told))
             case "batch":
-                size = random.randint(2, 5)
-                writes = [{"id": random.choice("xyzw"), **values(random, collection)} for _ in range(size)]
-                self.batch(machine, writes, doomed=random.random() < 0.2)
+                self.batch(machine, **given)
             case "define":
                 self.define(machine, another_policy(random, collection))
             case "resolve":

@@ -159,6 +159,11 @@ def _action(random: Random, setting: Setting) -> Action:
     match kind:
         case "put" | "patch" | "careful":
             details = values(random, setting.collection)
+        case "batch":
+            writes = [
+                {"id": random.choice("xyzw"), **values(random, setting.collection)} for _ in range(random.randint(2, 5))
+            ]
+            details = {"writes": writes, "doomed": random.random() < 0.2}
         case "sync" if random.random() < 0.4:
             details = {"fault": random.choice(FAULTS), "nth": random.randint(1, 12)}
         case "crash":

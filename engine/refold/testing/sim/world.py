@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -28,12 +29,17 @@ class World:
         self.complaints: list[str] = []
         self.ledger = Ledger()
         self.clients = Clients(self)
-        self.random = Random(plan.seed ^ 0xACE)
+        self._drawn: Counter[str] = Counter()
         self.machines = [Machine(f"r{n}", Disk(f"r{n}"), plan.setting) for n in range(plan.setting.replicas)]
         self.meetings: list[Meeting] = []
         self._running: dict[asyncio.Task[Any], Machine | None] = {}
         self._parted: frozenset[Machine] = frozenset()
         self._renamed = 0
+
+    def random(self, what: str) -> Random:
+        """Chance for one purpose: what is left to it does not depend on how much was left to it elsewhere."""
+        self._drawn[what] += 1
+        return Random(f"{self.plan.seed} {what} {self._drawn[what]}")
 
     def note(self, what: str) -> None:
         """Writes down what happened, and when."""
@@ -72,7 +78,8 @@ class World:
                 self.clients.define(machine, setting.collection)
         await self.calm()
         if setting.stocked:
-            records = [{"id": key, **values(self.random, setting.collection)} for key in "xyz"]
+            random = self.random("stock")
+            records = [{"id": key, **values(random, setting.collection)} for key in "xyz"]
             self.clients.batch(first, records)
             await self.calm()
         if setting.alike:
@@ -86,7 +93,7 @@ class World:
         if machine.stopping:
             await machine.process.gone()
         lag = machine.disk.log.end() - machine.disk.tables.checkpoint().position
-        up = await machine.start(self.random, lambda: self.note(f"{machine.label} ends"), fatal=fatal)
+        up = await machine.start(self.random(machine.label), lambda: self.note(f"{machine.label} ends"), fatal=fatal)
         self.note(f"{machine.label} starts at {machine.disk.log.end()}, its tables are {lag} behind")
         for group in machine.torn():
             self.complain(f"{machine.label} has {group}")
@@ -148,7 +155,7 @@ class World:
 
     async def meet(self, one: Machine, other: Machine) -> int:
         """A session over a network that does nothing wrong; how many events it moved."""
-        meeting = self._meet(one, other, self.random, FAR)
+        meeting = self._meet(one, other, self.random(f"{one.label} meets {other.label}"), FAR)
         await self.calm()
         if meeting.moved is None and not self.complaints:
             self.complain(f"{one.label} and {other.label} could not meet")
@@ -240,7 +247,7 @@ class World:
             machine.process.fatal = None
             await self._up(machine)
         order = list(self.machines)
-        self.random.shuffle(order)
+        self.random("order").shuffle(order)
         moved = [await self.meet(order[0], machine) for _ in range(3) for machine in order[1:]]
         if any(moved[-len(order) + 1 :]):
             self.complain(f"events moved though all had met: {moved}")
