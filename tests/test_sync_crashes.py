@@ -84,9 +84,9 @@ def test_a_session_that_is_killed_leaves_both_sides_sound(
         pid = fork(lambda: asyncio.run(meet(tmp_path, peer)), tmp_path / f"output-{turn}")
         status = reap(pid, draw.uniform(0.05, 0.5))
         if status is None:
-            status = kill(pid)
-            assert status == signal.SIGKILL
-            killed += 1
+            status = kill(pid)  # it may have ended just now
+            assert status in {0, signal.SIGKILL}
+            killed += status == signal.SIGKILL
         else:
             assert status == 0, (tmp_path / f"output-{turn}").read_text()
         for name in ("a", "b"):

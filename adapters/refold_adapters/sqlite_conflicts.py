@@ -1,7 +1,8 @@
 """The conflict list in SQLite: the table `_refold_conflicts` of `tables.db`.
 
 A conflict that is live has a row while its sides stand in the record's state, and whether it is open follows from the
-policy; one that was closed keeps its row, with the event that closed it. Rows are written in the transaction that saves
+policy; one that was closed keeps its row, with the event that closed it, and one that was closed field by field has a
+row for each time. Rows are written in the transaction that saves
 the states they were read off.
 """
 
@@ -18,7 +19,7 @@ from refold.schema import Schema
 
 _INSERT = "INSERT OR REPLACE INTO _refold_conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CLOSE = f"""{_INSERT.replace("OR REPLACE ", "")}
-    ON CONFLICT (id, closed) DO UPDATE SET time = excluded.time, replica = excluded.replica, seq = excluded.seq
+    ON CONFLICT (id, closed, fields) DO UPDATE SET time = excluded.time, replica = excluded.replica, seq = excluded.seq
     WHERE (excluded.time, excluded.replica, excluded.seq) < (time, replica, seq)"""
 _STATUS = {OPEN: "closed = 0 AND open = 1", SETTLED: "closed = 0 AND open = 0", RESOLVED: "closed = 1"}
 
@@ -73,7 +74,8 @@ def list_conflicts(connection: sqlite3.Connection, query: ConflictQuery) -> list
         if getattr(query, name):
             conditions.append(f"{name} = ?")
             parameters.append(getattr(query, name))
-    sql = f"SELECT * FROM _refold_conflicts WHERE {' AND '.join(conditions)} ORDER BY id, closed LIMIT {query.limit:d}"
+    where = " AND ".join(conditions)
+    sql = f"SELECT * FROM _refold_conflicts WHERE {where} ORDER BY id, closed, fields LIMIT {query.limit:d}"
     return [_listed(row) for row in connection.execute(sql, parameters)]
 
 

@@ -27,7 +27,7 @@ CREATE TABLE _refold_conflicts (
     time INTEGER,
     replica TEXT,
     seq INTEGER,
-    PRIMARY KEY (id, closed)
+    PRIMARY KEY (id, closed, fields)
 ) WITHOUT ROWID;
 CREATE INDEX _refold_conflicts_of_records ON _refold_conflicts (collection, key);
 CREATE INDEX _refold_conflicts_open ON _refold_conflicts (id) WHERE closed = 0 AND open = 1;

@@ -6,8 +6,9 @@ later edit. A closed conflict stays on the list, so no losing value ever goes ou
 
 Both are functions of the event set (invariant 4). What is live is read off the state. What an event x closes is read
 off the state that the events in x's context make, which is the same wherever and whenever x arrives: when x had seen
-all that stands, that is the state itself; otherwise it is folded from the record's history. Of several events that
-closed one conflict without knowing each other, the first by (time, replica, seq) counts.
+all that stands, that is the state itself; otherwise it is folded from the record's history. A conflict that is closed
+field by field stands on the list once for each set of fields; of several events that closed the same fields of it
+without knowing each other, the first by (time, replica, seq) counts.
 """
 
 from __future__ import annotations

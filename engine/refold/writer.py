@@ -61,6 +61,7 @@ class Writer:
         self._wake: asyncio.Future[None] | None = None
         self._closing = False
         self._poison: Exception | None = None
+        self._intakes: set[asyncio.Task[Taken]] = set()
         self._task = asyncio.create_task(self._run(), name="refold writer")
 
     async def submit(self, requests: Sequence[Request]) -> Answer:
@@ -97,9 +98,14 @@ class Writer:
         """
         if self._closing:
             raise EngineClosed("the engine")
-        work = asyncio.ensure_future(self._store.write(partial(self._ingest, run)))
-        work.add_done_callback(lambda _: self._committed(self.checkpoint.position))
+        work = asyncio.create_task(self._store.write(partial(self._ingest, run)), name="refold intake")
+        self._intakes.add(work)
+        work.add_done_callback(self._took)
         return await asyncio.shield(work)
+
+    def _took(self, work: asyncio.Task[Taken]) -> None:
+        self._intakes.discard(work)
+        self._committed(self.checkpoint.position)
 
     async def close(self) -> None:
         """Writes what is waiting, refuses what comes later, and ends."""
@@ -109,6 +115,7 @@ class Writer:
             self._wake.set_result(None)
             self._wake = None
         await self._task
+        await asyncio.gather(*self._intakes, return_exceptions=True)  # whoever began one is told, or was cancelled
 
     async def _run(self) -> None:
         """Commits what waits, again and again; callers are answered while the commit after theirs is under way."""

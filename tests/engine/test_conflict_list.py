@@ -44,9 +44,9 @@ def disagree(writes: Sequence[Event], field: str) -> bool:
     return any(not same(one.data[field], writes[0].data[field]) for one in writes)
 
 
-def defined(events: Sequence[Event]) -> set[tuple[str, str, tuple[int, str, int] | None]]:
+def defined(events: Sequence[Event]) -> set[tuple[str, str, tuple[str, ...], tuple[int, str, int] | None]]:
     """Every disagreement by definition: its fields' maximal writes among all events, and among what an event saw."""
-    found: dict[tuple[str, str, Any], Any] = {}
+    found: dict[Any, Any] = {}
     for record in {event.record for event in events}:
         own = [event for event in events if event.record == record]
         views: list[tuple[Event | None, list[Event]]] = [(None, own)]
@@ -61,7 +61,7 @@ def defined(events: Sequence[Event]) -> set[tuple[str, str, tuple[int, str, int]
                 _note(found, {"": presence}, "deletion-conflict", closer)
             if told:
                 _note(found, told, "concurrent-modification", closer)
-    return {(name, kind, closer) for (name, kind, _), closer in found.items()}
+    return {(name, kind, fields, closer) for (name, kind, fields, _), closer in found.items()}
 
 
 def _note(found: dict[Any, Any], sides: dict[str, list[Event]], kind: str, closer: tuple[int, str, int] | None) -> None:
@@ -69,7 +69,7 @@ def _note(found: dict[Any, Any], sides: dict[str, list[Event]], kind: str, close
         dot: tuple[str, int]
 
     key = conflict_id({name: [Dotted((e.replica, e.seq)) for e in group] for name, group in sides.items()})  # type: ignore[misc]
-    entry = key, kind, closer is None
+    entry = key, kind, tuple(sorted(name for name in sides if name)), closer is None
     if entry not in found or (closer is not None and closer < found[entry]):
         found[entry] = closer
 
@@ -82,7 +82,8 @@ def test_the_list_is_what_the_definition_says_in_any_order_and_batches(
     define = Scribe("definer").define(THINGS)
     for order in (events, reordered(events, random)):
         entries = listed([define, *order], batch)
-        assert {(entry.id, str(entry.kind), entry.closer) for entry in entries} == truth
+        assert {(entry.id, str(entry.kind), tuple(entry.fields), entry.closer) for entry in entries} == truth
+        assert len(entries) == len(truth)
     assert listed([define, *events], 1000) == listed([define, *reordered(events, random)], batch)
 
 

@@ -160,8 +160,8 @@ def standing_disputes(key: str, writes: list[Write]) -> list[Dispute]:
 
 
 def closed_disputes(key: str, writes: Mapping[Dot, Write]) -> list[Dispute]:
-    """The conflicts of a record that a write closed whose author had seen all sides; the first such write counts."""
-    found: dict[tuple[bool, frozenset[Dot]], Dispute] = {}
+    """The conflicts of a record that a write closed whose author had seen all sides; of each field the first counts."""
+    found: dict[tuple[frozenset[str], frozenset[Dot]], Dispute] = {}
     for write in sorted(writes.values(), key=lambda write: write.rank):
         if len(write.saw) < 2:
             continue
@@ -169,5 +169,5 @@ def closed_disputes(key: str, writes: Mapping[Dot, Write]) -> list[Dispute]:
         about = {name: group for name, group in seen.items() if name == PRESENCE or name in write.data}
         for sides in split(about):
             dispute = Dispute(key, sides, {name: write.value(name) for name in sides}, write.dot)
-            found.setdefault((PRESENCE in sides, dispute.dots), dispute)
+            found.setdefault((frozenset(sides), dispute.dots), dispute)
     return list(found.values())

@@ -32,7 +32,7 @@ CANARIES: dict[str, list[Edit]] = {
     "unsorted ties": [(fold, "_rank", {"write.time, write.replica, write.seq": "write.time, '', 0"})],
     "lost tombstone": [(fold, "fold", {"event.kind is not Kind.DELETE": "True"})],
     "context not advanced": [
-        (decide._Decider, "answer", {"state.version if state is not None else {},": "{},"}),
+        (decide._Decider, "answer", {"        context,\n": "        {},\n"}),
     ],
     "duplicate apply": [
         (fold, "fold", {"if version.get(event.replica, 0) >= event.seq:": "if False:"}),

@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import msgspec
+
 from refold.clock import HybridClock
 from refold.conflict import Policy, same
 from refold.conflict_list import RESOLVED, ConflictQuery, Entry, Listed, live_entries
@@ -136,7 +138,7 @@ class MemoryTables:
         self._positions: dict[Record, list[int]] = {}
         self._requests: dict[str, int] = {}
         self._checkpoint = Checkpoint()
-        self._closed: dict[str, Entry] = {}
+        self._closed: dict[tuple[str, tuple[str, ...]], Entry] = {}
         self._schemas: Mapping[str, Schema] = {}
 
     def load(self, records: Iterable[Record]) -> dict[Record, bytes]:
@@ -161,9 +163,10 @@ class MemoryTables:
             if event.request_id is not None:
                 self._requests.setdefault(event.request_id, event.position)
         for entry in (entry for disputed in changes.disputes.values() for entry in disputed.closed):
-            known = self._closed.get(entry.id)
+            name = entry.id, tuple(entry.fields)
+            known = self._closed.get(name)
             if known is None or (entry.closer or ()) < (known.closer or ()):
-                self._closed[entry.id] = entry
+                self._closed[name] = entry
         self._checkpoint = changes.checkpoint
         self._schemas = schemas
         self.faults.end("save")
@@ -236,7 +239,7 @@ class MemoryTables:
                 found = references(schema, values) if present else {}
                 entries += dangling_entries(record, state, found, self._is_present)
             listed += [Listed(entry, entry.status(policy)) for entry in entries]
-        listed.sort(key=lambda one: (one.entry.id, one.status == RESOLVED))
+        listed.sort(key=lambda one: (one.entry.id, one.status == RESOLVED, msgspec.json.encode(one.entry.fields)))
         wanted = [
             one
             for one in listed

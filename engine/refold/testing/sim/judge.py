@@ -80,7 +80,13 @@ def _against_truth(events: Sequence[Event], found: Mapping[Any, Any], listed: Se
     truths = records(events)
     wanted = {dispute for truth in truths.values() for dispute in truth.disputes()}
     told = {
-        Dispute(one.id, str(one.kind), rank(one.settled_by) if one.settled_by is not None else None) for one in listed
+        Dispute(
+            one.id,
+            str(one.kind),
+            tuple(sorted(name for name in one.sides if name)),
+            rank(one.settled_by) if one.settled_by is not None else None,
+        )
+        for one in listed
     }
     if wanted != told or len(told) != len(listed):
         yield f"conflicts by definition {sorted(wanted - told, key=str)}, on the list {sorted(told - wanted, key=str)}"

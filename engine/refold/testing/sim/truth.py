@@ -14,14 +14,16 @@ import msgspec
 from refold.events import Event, Kind
 
 Rank = tuple[int, str, int]
+Named = tuple[str, str, tuple[str, ...]]
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 
 class Dispute(NamedTuple):
-    """A disagreement: its id, its kind, and the event that closed it first, if one did."""
+    """A disagreement: its id, its kind, its fields, and the event that closed it first, if one did."""
 
     id: str
     kind: str
+    fields: tuple[str, ...]
     closer: Rank | None
 
 
@@ -62,10 +64,10 @@ class RecordTruth:
 
     def disputes(self) -> list[Dispute]:
         """Every disagreement that stands, and every one that an event had seen and closed."""
-        closed: dict[tuple[str, str], Rank] = {}
+        closed: dict[Named, Rank] = {}
         for index, event in enumerate(self.events):
-            for name, kind in _disputes(self.split(self.seen[index], ["", *event.data])):
-                closed[name, kind] = min(closed.get((name, kind), rank(event)), rank(event))
+            for named in _disputes(self.split(self.seen[index], ["", *event.data])):
+                closed[named] = min(closed.get(named, rank(event)), rank(event))
         live = _disputes(self.split(self.everything, list(self.writers)))
         return [Dispute(*one, None) for one in live] + [Dispute(*one, closer) for one, closer in closed.items()]
 
@@ -109,11 +111,12 @@ def _said(event: Event, name: str) -> Any:
     return event.data[name] if name else event.kind is not Kind.DELETE
 
 
-def _disputes(split: Mapping[str, list[Event]]) -> list[tuple[str, str]]:
+def _disputes(split: Mapping[str, list[Event]]) -> list[Named]:
+    names = tuple(sorted(name for name in split if name))
     fields = {(event.replica, event.seq) for name, group in split.items() if name for event in group}
-    found = [(_id(fields), "concurrent-modification")] if fields else []
+    found: list[Named] = [(_id(fields), "concurrent-modification", names)] if fields else []
     if "" in split:
-        found.append((_id({(event.replica, event.seq) for event in split[""]}), "deletion-conflict"))
+        found.append((_id({(event.replica, event.seq) for event in split[""]}), "deletion-conflict", ()))
     return found
 
 
