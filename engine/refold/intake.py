@@ -58,6 +58,8 @@ class Intake:
         self._held: list[tuple[Event, bytes]] = []
         self._size = 0
         self._names: set[str] = set()
+        self._begun: set[str] = set()
+        """Replicas of which a group has begun and not ended."""
 
     def take(self, bodies: Sequence[bytes]) -> Sealed | None:
         """The events that may be applied now, those held back before included; None when there are none.
@@ -69,7 +71,11 @@ class Intake:
             event = self._event(body)
             held.append((event, body))
             self._size += len(body)
-            if event.seq >= event.batch:
+            if event.seq < event.batch:
+                self._begun.add(event.replica)
+            else:
+                self._begun.discard(event.replica)
+            if not self._begun:
                 whole = len(held)
         if len(held) > GROUP_EVENTS or self._size > GROUP_BYTES:
             whole = len(held)

@@ -302,6 +302,22 @@ async def test_events_of_one_group_that_are_told_twice_are_taken_once() -> None:
         assert engine.position == 2 and (await engine.verify()).ok
 
 
+async def test_no_part_of_a_group_is_taken_when_other_events_come_before_its_end() -> None:
+    """As when frames come in another order, and the session breaks off then."""
+    scribe, other = Scribe("group"), Scribe("other")
+    group = [scribe.write("notes", str(n), {"id": str(n)}, batch=3) for n in range(3)]
+    between = other.write("notes", "x", {"id": "x"})
+    hello, _, _ = told(scribe)
+    frames = [to_frame(Events([canonical(event) for event in part])) for part in (group[:2], [between], group[2:])]
+    async with memory_engine(MemoryStore("a"), Ticks()) as engine:
+        with pytest.raises(SyncInterrupted):
+            await engine.sync(Liar([hello, *frames[:2]]))
+        assert engine.position == 0
+        with pytest.raises(SyncInterrupted):
+            await engine.sync(Liar([hello, *frames]))
+        assert engine.position == 4 and (await engine.verify()).ok
+
+
 async def test_a_peer_whose_head_is_not_ours_is_told_why() -> None:
     async with memory_engine(MemoryStore("a"), Ticks()) as engine:
         await engine.define(NOTES)
