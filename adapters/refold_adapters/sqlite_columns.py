@@ -102,7 +102,7 @@ class TableStatements:
             (field, column_type(schema, field).partition(" ")[0], field == schema.collection.key)
             for field in schema.columns
         ]
-        self.insert = f"INSERT INTO {table}"
+        self.insert = f"INSERT OR REPLACE INTO {table}"
         self.restore = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
         self.replace = f"INSERT OR REPLACE INTO {table} VALUES ({marks})"
         self.update = f"UPDATE {table} SET {fields} WHERE {key} = ?"
@@ -131,7 +131,7 @@ class TableStatements:
         """Whether the key column can hold a record's key."""
         if self.schema.types[self.schema.collection.key].name != "int":
             return True
-        return _INTEGER.fullmatch(key) is not None and -(2**63) <= int(key) < 2**63
+        return _INTEGER.fullmatch(key) is not None and -(2**63) <= int(key) < 2**63 and str(int(key)) == key
 
     def key_value(self, key: str) -> Any:
         """The value of the key column for a record's key."""

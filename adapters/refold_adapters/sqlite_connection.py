@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import aiosqlite
 
-from refold.errors import FormatOld, FormatUnknown, StorageFailed
+from refold.errors import EngineClosed, FormatOld, FormatUnknown, StorageFailed
 
 T = TypeVar("T")
 
@@ -123,6 +123,7 @@ class SqliteThread:
 
     def __init__(self, anchor: aiosqlite.Connection) -> None:
         self._anchor = anchor
+        self._stopped = False
 
     @classmethod
     async def start(cls) -> SqliteThread:
@@ -135,9 +136,12 @@ class SqliteThread:
         aiosqlite's public calls each enter the thread for one statement; `_execute` is what they are made of, and the
         one way to enter it once for a whole batch. `tests/adapters/test_sqlite_connection.py` holds it to that.
         """
+        if self._stopped:
+            raise EngineClosed("the archive")
         result: T = await self._anchor._execute(work)  # type: ignore[no-untyped-call]
         return result
 
     async def stop(self) -> None:
         """Ends the thread once all work is done."""
+        self._stopped = True
         await self._anchor.close()

@@ -346,24 +346,29 @@ class SqliteTables:
         for collection, states in by_collection.items():
             if collection not in schemas:
                 continue
-            if any(not key for key, _ in states):
+            defined = any(not key for key, _ in states)
+            if defined:
                 self._define(schemas[collection], {key for key, _ in states})
-            self._save_collection(self._statements(schemas[collection]), states, changes.before)
+            self._save_collection(self._statements(schemas[collection]), states, changes.before, defined)
 
     def _save_collection(
-        self, statements: TableStatements, states: list[tuple[str, State]], before: Mapping[Record, bytes]
+        self,
+        statements: TableStatements,
+        states: list[tuple[str, State]],
+        before: Mapping[Record, bytes],
+        defined: bool,
     ) -> None:
         schema = statements.schema
         name = schema.name
         new, old, gone = [], [], []
-        branches = self._branches(statements, states, before) if schema.keeps_both else []
+        branches = self._branches(statements, states, before) if schema.keeps_both or defined else []
         for key, state in states:
             if not key:
                 continue
             values, present = settled_values(state, (name, key), schema, self._events)
             row = self._row(statements, key, values) if present else None
             if row is None:
-                if not self._careful or statements.can_hold(key):
+                if statements.can_hold(key):
                     gone.append((statements.key_value(key),))
             elif (name, key) in before:
                 old.append(row)
@@ -428,7 +433,10 @@ class SqliteTables:
         return decode_state(self._states(rows)[0])
 
     def _row(self, statements: TableStatements, key: str, values: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        return statements.careful_row(key, values) if self._careful else statements.row(values)
+        if self._careful:
+            return statements.careful_row(key, values)
+        row = statements.row(values)
+        return row if str(row[statements.key]) == key else statements.careful_row(key, values)
 
     def _save_checkpoint(self, checkpoint: Checkpoint) -> None:
         self._connection.execute(

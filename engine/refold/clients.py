@@ -8,33 +8,28 @@ Of one push, the changes of one record follow each other: the second knows what 
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from .batch import Wording, delete_request, patch_request, put_request, schema_for
 from .conflict_list import disputes_of
-from .decide import Request, version_token
-from .errors import (
-    EngineClosed,
-    ReadOnly,
-    RefoldError,
-    StorageFailed,
-    StorePoisoned,
-    ValueRefused,
-    VersionMismatch,
-)
+from .decide import Answered, Apart, Repeat, Request, version_token
+from .errors import RefoldError, ValueRefused, VersionMismatch
 from .events import Event
 from .fold import State
 from .schema import Schema
+from .values import show
 from .vector import covers, format_vector, parse_vector
 
 if TYPE_CHECKING:
     from .engine import Engine
 
 OPERATIONS = ("create", "update", "delete")
+
+PART = 1000
+"""Changes of a push that are one commit."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +79,8 @@ class PushResult(msgspec.Struct, frozen=True):
 def _seen(change: Change) -> Mapping[str, int] | int | None:
     if change.version is None:
         return {} if change.operation == "create" else None
+    if type(change.version) not in (str, int):
+        raise ValueRefused(change.collection, "version", "is a token or a position", show(change.version))
     return parse_vector(change.version) if isinstance(change.version, str) else change.version
 
 
@@ -121,47 +118,38 @@ async def push(engine: Engine, changes: Sequence[Change], wording: Wording, *, s
         else:
             answers[index] = msgspec.structs.replace(blank, key=request.key)
             asked.setdefault((request.collection, request.key), []).append((index, request))
-    known = engine.position
-    outcomes = await asyncio.gather(*(_submit(engine, group) for group in asked.values()))
-    result, dots = PushResult(), set[tuple[str, int]]()
-    states = await engine.states(list(asked))
-    for index, outcome in (pair for found in outcomes for pair in found.items()):
-        answer = answers[index]
-        if isinstance(outcome, RefoldError):
-            answers[index] = msgspec.structs.replace(answer, error=outcome)
-            continue
-        state = states.get((answer.collection, answer.key))
-        fresh = outcome is None or (outcome.position > known and outcome.dot not in dots)
-        if outcome is not None:
-            dots.add(outcome.dot)
-        answer = msgspec.structs.replace(answer, event=outcome, version=version_token(state))
-        answers[index] = _place(result, answer, fresh=fresh, state=state)
+    result = PushResult()
+    for part in _parts(list(asked.values())):
+        told = await engine.answers(Apart(request for _, request in part))
+        states = await engine.states(list({(request.collection, request.key) for _, request in part}))
+        for (index, request), outcome in zip(part, told, strict=True):
+            state = states.get((request.collection, request.key))
+            answers[index] = _place(result, answers[index], outcome, state)
     for answer in answers.values():
         if answer.error is not None:
             (result.conflicts if isinstance(answer.error, VersionMismatch) else result.failed).append(answer)
     return result
 
 
-async def _submit(engine: Engine, group: Sequence[tuple[int, Request]]) -> dict[int, Event | RefoldError | None]:
-    """The answers to the changes of one record: written together, or each by itself where one of them is refused."""
-    try:
-        events = await engine.submit([request for _, request in group])
-        return {index: event for (index, _), event in zip(group, events, strict=True)}
-    except (StorageFailed, StorePoisoned, ReadOnly, EngineClosed):
-        raise
-    except RefoldError as error:
-        if len(group) == 1:
-            return {group[0][0]: error}
-    found: dict[int, Event | RefoldError | None] = {}
-    for one in group:
-        found |= await _submit(engine, [one])
-    return found
+def _parts(groups: Sequence[list[tuple[int, Request]]]) -> Iterator[list[tuple[int, Request]]]:
+    """The changes in commits of a bounded size, those of one record together."""
+    part: list[tuple[int, Request]] = []
+    for group in groups:
+        if part and len(part) + len(group) > PART:
+            yield part
+            part = []
+        part += group
+    if part:
+        yield part
 
 
-def _place(result: PushResult, answer: Answer, *, fresh: bool, state: State | None) -> Answer:
-    """Puts an answer where it belongs, given whether its event is new and the state of its record now."""
-    event = answer.event
-    if not fresh:
+def _place(result: PushResult, answer: Answer, outcome: Answered, state: State | None) -> Answer:
+    """Puts an answer where it belongs, given the state of its record now; one that is refused is kept for later."""
+    if isinstance(outcome, RefoldError):
+        return msgspec.structs.replace(answer, error=outcome)
+    event = outcome.event if isinstance(outcome, Repeat) else outcome
+    answer = msgspec.structs.replace(answer, event=event, version=version_token(state))
+    if isinstance(outcome, Repeat):
         result.duplicates.append(answer)
     elif event is None or state is None:
         result.applied.append(answer)

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from .clock import HybridClock
 from .conflict import Policy, check_version, needs_history, same, settle
 from .conflict_list import folded, seen_state
+from .definition import merged_definition
 from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused, VersionUnknown
 from .events import Event, Head, Kind, seal
 from .fold import State, fold, is_concurrent, latest
 from .schema import Schema, evolve, from_data, to_data
 from .values import show
-from .vector import format_vector, includes
+from .vector import covers, format_vector, includes
 
 Record = tuple[str, str]
 
@@ -59,6 +60,24 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     seen: Mapping[str, int] | int | None = None
 
 
+class Apart(tuple[Request, ...]):
+    """Requests that wait together and are answered each by itself: one that is refused leaves the others alone.
+
+    Their order is that of one writer who had seen nothing of what they do: of one record, the later know the earlier.
+    """
+
+    __slots__ = ()
+
+
+class Repeat(NamedTuple):
+    """The answer to a request that was written before under its request id: that event."""
+
+    event: Event
+
+
+Answered = Event | Repeat | RefoldError | None
+
+
 class Ground(msgspec.Struct):
     """What decisions stand on: the states of the records asked about, the schemas, and where the replica's chain ends.
 
@@ -79,14 +98,15 @@ class Ground(msgspec.Struct):
 class Decision(msgspec.Struct):
     """What is to be written: events with their bytes, the states they leave, and each group's answer.
 
-    An answer is the group's events, None for a request that changed nothing, or the error that refused the group.
+    An answer is the group's events, None for a request that changed nothing, or the error that refused the group; of
+    requests that are `Apart`, errors stand among the events.
     """
 
     events: list[Event]
     bodies: list[bytes]
     hashes: list[bytes]
     states: dict[Record, State]
-    answers: list[list[Event | None] | RefoldError]
+    answers: list[list[Answered] | Exception]
     head: Head
 
 
@@ -154,13 +174,14 @@ class _Decider:
         """What an event has to say so that the record becomes as asked; None when it is so already."""
         record = request.collection, request.key
         if request.operation is Operation.DEFINE:
-            old = latest(state)[0] if state is not None else {}
+            old = merged_definition(state) if state is not None else {}
             wanted = request.values
             if old:
                 wanted = to_data(evolve(from_data(request.collection, old), from_data(request.collection, wanted)))
             else:
                 self.refuse_twin(request.collection)
-            data = {name: value for name, value in wanted.items() if not same(old.get(name), value)}
+            stored = latest(state)[0] if state is not None else {}
+            data = {name: value for name, value in wanted.items() if not same(stored.get(name), value)}
             return (Kind.DEFINE, data) if data else None
         if request.operation is Operation.RESOLVE:
             return Kind.RESOLVE, dict(request.values)
@@ -197,7 +218,7 @@ class _Decider:
             if other != name and other.casefold() == name.casefold():
                 raise DefinitionRefused(name, f"{other!r} differs in case alone, which SQL tools cannot tell apart")
 
-    def answer(self, request: Request) -> Event | None:
+    def answer(self, request: Request, *, apart: bool = False) -> Event | Repeat | None:
         """The event that answers a request, folded into the draft; None when nothing needs to change."""
         record = request.collection, request.key
         request_id = request.request_id
@@ -205,13 +226,14 @@ class _Decider:
             earlier = self.requests[request_id]
             if not _is_retry(request, earlier):
                 raise RequestReused(request_id, f"{earlier.kind} of {earlier.collection} {earlier.key!r}", *record)
-            return earlier
-        state = self.draft.get(record) or self.states.get(record) or self.ground.states.get(record)
+            return Repeat(earlier)
+        before = self.states.get(record) or self.ground.states.get(record)
+        state = self.draft.get(record) or before
         if isinstance(request.if_version, int):
             newest = max((event.position for event in self.ground.history(record)), default=0)
             check_version(*record, str(request.if_version), str(newest))
         elif request.if_version is not None:
-            check_version(*record, request.if_version, version_token(state))
+            check_version(*record, request.if_version, version_token(before if apart else state))
         context = state.version if state is not None else {}
         if request.seen is not None and not self.has_seen(request, state):
             seen = self.view(request, state)
@@ -250,9 +272,22 @@ class _Decider:
         """Whether the writer knew the record as it stands, or as an earlier request of its group left it."""
         if state is None:
             return not request.seen
-        if (request.collection, request.key) in self.draft:
-            return isinstance(request.seen, int) or includes(state.version, request.seen or {})
+        record = request.collection, request.key
+        if record in self.draft:
+            base = self.states.get(record) or self.ground.states.get(record)
+            return base is None or self.is_clear(request, base, self.view(request, state))
         return isinstance(request.seen, Mapping) and includes(request.seen, state.version)
+
+    def is_clear(self, request: Request, base: State, seen: State | None) -> bool:
+        """Whether a later change of one record may say that its writer had seen all that stood before the group.
+
+        A vector cannot say "what the group did, but not what stood there", so it may when it touches nothing unseen.
+        """
+        known = seen.version if seen is not None else {}
+        unseen = [write for write in base.writes if not covers(known, write.replica, write.seq)]
+        if request.operation is Operation.DELETE:
+            return not unseen
+        return all(write.present is not False and not write.data.keys() & request.values.keys() for write in unseen)
 
     def view(self, request: Request, state: State | None) -> State | None:
         """The record as the writer had seen it. Raises `VersionUnknown` for a version that it never had."""
@@ -269,7 +304,15 @@ class _Decider:
     def stale_changes(self, request: Request, seen: State | None) -> tuple[Kind, dict[str, Any]] | None:
         """What an event says whose writer had seen the record as it was: how it is to differ from that."""
         schema = self.ground.schemas[request.collection]
-        values, present = latest(seen) if seen is not None else ({}, False)
+        values: dict[str, Any] = {}
+        present = False
+        if seen is not None:
+            version = seen.version
+
+            def history(record: Record) -> list[Event]:
+                return [e for e in self.ground.history(record) if covers(version, e.replica, e.seq)]
+
+            values, present = settled_values(seen, (request.collection, request.key), schema, history)
         if request.operation is Operation.DELETE:
             return (Kind.DELETE, {}) if present else None
         if not present:
@@ -282,26 +325,38 @@ class _Decider:
         }
         return (Kind.UPDATE, data) if data else None
 
-    def group(self, requests: Sequence[Request]) -> list[Event | None] | RefoldError:
-        """The answers to one atomic group, or why it is refused; what it writes is chained and sealed."""
-        self.draft, self.fresh = {}, []
+    def alone(self, request: Request) -> Answered:
+        """The answer to one of several requests that are apart; one that is refused leaves no trace."""
         try:
-            answers = [self.answer(request) for request in requests]
+            return self.answer(request, apart=True)
         except RefoldError as error:
+            return error
+
+    def group(self, requests: Sequence[Request]) -> list[Answered] | Exception:
+        """The answers to one group, or why it is refused; what it writes is chained and sealed.
+
+        Whatever is wrong with a group, it is the business of its caller alone.
+        """
+        self.draft, self.fresh = {}, []
+        apart = isinstance(requests, Apart)
+        answers: list[Answered]
+        try:
+            answers = [self.alone(request) if apart else self.answer(request) for request in requests]
+        except Exception as error:  # noqa: BLE001 - it is raised where the group was submitted
             for event in self.fresh:
                 if event.request_id is not None:
                     del self.requests[event.request_id]
             return error
         self.states.update(self.draft)
-        self.chain()
+        self.chain(linked=not apart)
         return answers
 
-    def chain(self) -> None:
-        """Links the group's events to the replica's chain and to each other, and seals them."""
+    def chain(self, *, linked: bool = True) -> None:
+        """Links the group's events to the replica's chain and, if they belong together, to each other; seals them."""
         decision = self.decision
         last = self.head.seq + len(self.fresh)
         for event in self.fresh:
-            if event.seq != last:
+            if linked and event.seq != last:
                 msgspec.structs.force_setattr(event, "batch", last)
             msgspec.structs.force_setattr(event, "prev", self.head.hash)
             body, digest = seal(event)

@@ -5,7 +5,8 @@ change the meaning of stored values is settled otherwise than by the last write,
 
 - a key that disagrees is the one that was first written;
 - a field whose type disagrees takes any value, as JSON; if it is the key, it is as it was first written;
-- a field may be null when one side allows it, and is required only when all sides say so.
+- a field may be null when one side allows it, and is required only when all sides say so;
+- of fields whose names differ in case alone, the first by name has the column.
 
 Nothing that was stored under either definition is lost or changed; the disagreement stands in the conflict list.
 """
@@ -17,13 +18,14 @@ from typing import Any
 
 from .conflict import Policy, Side, disagreements, settle
 from .fold import State, is_concurrent
+from .schema import KEY_TYPES
 
 _PREFIX = "field:"
 
 
 def merged_definition(state: State) -> dict[str, Any]:
     """The data of a definition as its events make it."""
-    values = settle("", "", state, Policy()).values
+    values = _without_twins(settle("", "", state, Policy()).values)
     if not is_concurrent(state):
         return values
     fields, _ = disagreements(state)
@@ -31,10 +33,25 @@ def merged_definition(state: State) -> dict[str, Any]:
     if "key" in fields:
         merged["key"] = fields["key"][0].value
     for name, sides in fields.items():
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) and name in merged:
             is_key = name.removeprefix(_PREFIX) == merged.get("key")
-            merged[name] = sides[0].value if is_key else _merged_field(merged[name], sides)
+            merged[name] = _merged_key(sides) if is_key else _merged_field(merged[name], sides)
     return merged
+
+
+def _without_twins(values: dict[str, Any]) -> dict[str, Any]:
+    taken: set[str] = set()
+    kept = {}
+    for name in sorted(values):
+        if not name.startswith(_PREFIX) or name.casefold() not in taken:
+            kept[name] = values[name]
+            taken.add(name.casefold())
+    return kept
+
+
+def _merged_key(sides: Sequence[Side]) -> dict[str, Any]:
+    fitting = [side.value for side in sides if side.value["type"] in KEY_TYPES]
+    return {**(fitting or [sides[0].value])[0], "null": False}
 
 
 def _merged_field(chosen: dict[str, Any], sides: Sequence[Side]) -> dict[str, Any]:

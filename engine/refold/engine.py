@@ -20,9 +20,9 @@ from . import clients, resolving
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, worded
 from .clients import Change, PushResult
 from .clock import HybridClock
-from .conflict import Conflict, ConflictKind, Policy
-from .conflict_list import ConflictQuery, Entry, Listed, describe
-from .decide import Operation, Request, branch_of, settled_branches, settled_values
+from .conflict import FIELD_STRATEGIES, Conflict, ConflictKind, Policy
+from .conflict_list import STATUSES, ConflictQuery, Entry, Listed, describe
+from .decide import Answered, Operation, Repeat, Request, branch_of, settled_branches, settled_values
 from .errors import (
     ConflictUnknown,
     DefinitionRefused,
@@ -30,6 +30,7 @@ from .errors import (
     ProjectionFailed,
     ReadOnly,
     RefoldError,
+    ResolutionRefused,
     StorageFailed,
     ValueRefused,
 )
@@ -45,6 +46,7 @@ from .schema import Collection, Schema, collection_of, evolve, from_toml, to_dat
 from .session import MAX_SKEW
 from .sync import Conversation, SyncReport, between, open_peer
 from .sync_side import EngineSide
+from .values import show
 from .verify import ChainCheck, Finding, Report
 from .writer import Writer
 
@@ -133,6 +135,10 @@ class Engine:
 
     async def submit(self, requests: Sequence[Request]) -> list[Event | None]:
         """Writes requests as one atomic group; for callers that make requests themselves."""
+        return [answer.event if isinstance(answer, Repeat) else answer for answer in await self.answers(requests)]  # type: ignore[misc]
+
+    async def answers(self, requests: Sequence[Request]) -> list[Answered]:
+        """The same, or with requests that are `Apart` each by itself, and with what was written before told apart."""
         if self._writer is None:
             raise ReadOnly(self._store.path)
         return await self._writer.submit(requests)
@@ -334,6 +340,9 @@ class Engine:
         A conflict stays on the list when it is settled, with all its sides and the event that settled it. With
         `strategy`, those that are not resolved are told as that strategy would settle them; nothing is changed.
         """
+        for name, value, known in (("status", status, STATUSES), ("strategy", strategy or "", FIELD_STRATEGIES)):
+            if value and value not in known:
+                raise ValueRefused("", name, f"is none of {', '.join(known)}", show(value))
         query = ConflictQuery(status, kind, collection)
         left = limit
         while left is None or left > 0:
@@ -371,6 +380,8 @@ class Engine:
         conflict = await self.conflict(conflict_id)
         if conflict.settled_by is not None:
             raise ConflictUnknown(conflict_id, "waits to be settled: it is resolved")
+        if not conflict.key and (take is None or keep_both or values is not None):
+            raise ResolutionRefused(conflict_id, "a definition is settled by define, or by the side to take")
         schema = schema_for(self.schemas, conflict.collection)
         record = conflict.collection, conflict.key
         data = await self._read(lambda log, tables: tables.load([record])[record])

@@ -25,7 +25,7 @@ from .ports import Record
 from .replay import Sealed
 from .schema import Schema
 from .session import ClockAhead
-from .values import INT_MAX, INT_MIN
+from .values import DEPTH, INT_MAX, INT_MIN
 from .vector import MAX_SEQ, includes, is_replica
 
 GROUP_EVENTS = 100_000
@@ -58,8 +58,8 @@ class Intake:
         self._held: list[tuple[Event, bytes]] = []
         self._size = 0
         self._names: set[str] = set()
-        self._begun: set[str] = set()
-        """Replicas of which a group has begun and not ended."""
+        self._begun: dict[str, int] = {}
+        """The replicas of which a group has begun and not ended, with the seq that ends it."""
 
     def take(self, bodies: Sequence[bytes]) -> Sealed | None:
         """The events that may be applied now, those held back before included; None when there are none.
@@ -68,13 +68,14 @@ class Intake:
         """
         whole, held = 0, self._held
         for body in bodies:
-            event = self._event(body)
+            event = self.event(body)
             held.append((event, body))
             self._size += len(body)
+            end = self._begun.get(event.replica, 0)
             if event.seq < event.batch:
-                self._begun.add(event.replica)
-            else:
-                self._begun.discard(event.replica)
+                self._begun[event.replica] = max(end, event.batch)
+            elif event.seq >= end:
+                self._begun.pop(event.replica, None)
             if not self._begun:
                 whole = len(held)
         if len(held) > GROUP_EVENTS or self._size > GROUP_BYTES:
@@ -93,7 +94,8 @@ class Intake:
         bodies = [body for _, body in ready]
         return Sealed([event for event, _ in ready], bodies, [sha256(body).digest() for body in bodies])
 
-    def _event(self, body: bytes) -> Event:
+    def event(self, body: bytes) -> Event:
+        """The event that a body is, if it may be taken in. Raises `FrameRefused` and `ClockAhead`."""
         try:
             event = decode(body)
             whole = canonical(event) == body
@@ -120,9 +122,11 @@ class Intake:
         return True
 
 
-def is_json(value: Any) -> bool:
+def is_json(value: Any, depth: int = 0) -> bool:
     """Whether a decoded value is one of those that events hold: JSON types, 64-bit integers, finite numbers."""
     kind = type(value)
+    if depth > DEPTH + 1:
+        return False
     if kind is str or value is None or kind is bool:
         return True
     if kind is int:
@@ -130,8 +134,8 @@ def is_json(value: Any) -> bool:
     if kind is float:
         return math.isfinite(value)
     if kind is dict:
-        return all(type(name) is str and is_json(item) for name, item in value.items())
-    return kind is list and all(map(is_json, value))
+        return all(type(name) is str and is_json(item, depth + 1) for name, item in value.items())
+    return kind is list and all(is_json(item, depth + 1) for item in value)
 
 
 def unknown(run: Sealed, heads: Mapping[str, Head]) -> Sealed:

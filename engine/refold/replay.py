@@ -14,7 +14,7 @@ from .conflict_list import disputes
 from .definition import merged_definition
 from .errors import DefinitionRefused, FormatUnknown
 from .events import Checkpoint, Event, Head, stored_event
-from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold_all, state_hash
+from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold, fold_all, state_hash
 from .ports import Changelog, Changes, Tables
 from .schema import Schema, from_data
 
@@ -126,6 +126,15 @@ def schemas_after(schemas: Mapping[str, Schema], states: Mapping[Record, State])
         if twin != name:
             raise DefinitionRefused(name, f"{twin!r} differs in case alone, which SQL tools cannot tell apart")
     return after
+
+
+def check_definitions(schemas: Mapping[str, Schema], states: Mapping[Record, State], events: Sequence[Event]) -> None:
+    """Raises as `schemas_after` does if any definition of a run could not stand: a replay may stop after each."""
+    running = {record: state for record, state in states.items() if not record[1]}
+    for event in events:
+        if not event.key:
+            running[event.record] = fold(running.get(event.record), event)
+            schemas = schemas_after(schemas, {event.record: running[event.record]})
 
 
 def load_schemas(tables: Tables) -> Mapping[str, Schema]:

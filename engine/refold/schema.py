@@ -110,6 +110,8 @@ def check(collection: Collection) -> Collection:
         raise refuse("a name is a letter, then up to 63 letters, digits, _ or -, and does not start with sqlite_")
     if len({name.casefold() for name in collection.fields}) != len(collection.fields):
         raise refuse("two fields differ in case alone, which SQL tools cannot tell apart")
+    if len(collection.fields) > 1000:
+        raise refuse("it has more than 1000 fields")
     for name, field in collection.fields.items():
         _check_field(collection, name, field)
     key = collection.fields.get(collection.key)

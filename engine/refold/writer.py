@@ -20,16 +20,16 @@ from functools import partial
 import msgspec
 
 from .clock import HybridClock
-from .decide import Decision, Ground, Request, decide
-from .errors import EngineClosed, ProjectionFailed, RefoldError, StorePoisoned
-from .events import Checkpoint, Event, Head
+from .decide import Answered, Decision, Ground, Request, decide
+from .errors import EngineClosed, ProjectionFailed, StorePoisoned
+from .events import Checkpoint, Head
 from .fold import fold_all
 from .intake import Taken, taken_of, unknown
 from .ports import Changelog, Store, Tables
-from .replay import Sealed, changes_of, find, schemas_after
+from .replay import Sealed, changes_of, check_definitions, find, schemas_after
 from .schema import Schema
 
-Answer = list[Event | None]
+Answer = list[Answered]
 
 COMMIT_LIMIT = 2000
 """Requests taken into one commit, which bounds its memory and the time the first caller waits for the last."""
@@ -65,7 +65,7 @@ class Writer:
         self._task = asyncio.create_task(self._run(), name="refold writer")
 
     async def submit(self, requests: Sequence[Request]) -> Answer:
-        """The events that a group of requests wrote, None for each that changed nothing, durable and visible.
+        """The answers to a group of requests (see `Decision`), what was written being durable and visible.
 
         Raises what refused the group, `StorageFailed`, `StorePoisoned` or `EngineClosed`. Cancelling the wait leaves
         the group written whole or not at all.
@@ -152,7 +152,7 @@ class Writer:
         for future, answer in zip(futures, decision.answers, strict=True):
             if future.done():
                 continue
-            if isinstance(answer, RefoldError):
+            if isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
@@ -181,6 +181,7 @@ class Writer:
             return Taken()
         found = find(log, tables, {event.record for event in fresh.events})
         states = fold_all(found.states, fresh.events)
+        check_definitions(self.schemas, found.states, fresh.events)
         schemas = schemas_after(self.schemas, states)
         position = log.append(*fresh)
         try:
@@ -216,6 +217,7 @@ class Writer:
         decision = decide(groups, ground)
         if not decision.events:
             return decision
+        schemas = schemas_after(self.schemas, decision.states)
         position = log.append(decision.events, decision.bodies, decision.hashes)
         try:
             for offset, event in enumerate(decision.events):
@@ -223,7 +225,6 @@ class Writer:
             heads = {self.replica: decision.head}
             run = Sealed(decision.events, decision.bodies, decision.hashes)
             changes = changes_of(self.checkpoint, run, decision.states, found, heads)
-            schemas = schemas_after(self.schemas, decision.states)
             tables.save(changes, schemas)
         except BaseException as error:
             self._poison = ProjectionFailed("tables", position - 1, str(error))

@@ -190,3 +190,67 @@ async def test_a_stale_push_reaches_other_replicas_with_its_true_context() -> No
         await other.sync(engine)
         assert await other.digest() == await engine.digest()
         assert [found.id async for found in other.conflicts()] == [found.id async for found in engine.conflicts()]
+
+
+async def test_a_later_change_of_a_push_overwrites_nothing_that_was_not_seen() -> None:
+    async with server() as engine:
+        await engine.put("notes", {"id": "1", "a": "0", "b": "0"})
+        seen = await version(engine, "1")
+        await engine.patch("notes", "1", {"b": "theirs"})
+        result = await engine.push(
+            [change("update", "1", seen, a="1"), change("update", "1", seen, b="mine")], client="c"
+        )
+        assert placed(result) == {0: "merged", 1: "conflicts"}
+        (conflict,) = [found async for found in engine.conflicts("open")]
+        assert {side.value for side in conflict.sides["b"]} == {"theirs", "mine"}
+
+
+async def test_one_refused_change_sets_no_change_of_its_push_against_another() -> None:
+    async with server() as engine:
+        await engine.put("notes", {"id": "1", "a": "0"})
+        seen = await version(engine, "1")
+        for strict in (False, True):
+            changes = [
+                change("update", "1", seen, a="1"),
+                change("update", "1", seen, n="x"),
+                change("update", "1", seen, a="2"),
+            ]
+            result = await engine.push(changes, client="c", strict=strict)
+            assert placed(result) == {0: "applied", 1: "failed", 2: "applied"}
+            seen = await version(engine, "1")
+        assert [found async for found in engine.conflicts()] == []
+        assert len({event.batch async for event in engine.events()}) == engine.position
+
+
+async def test_a_stale_change_is_held_against_what_its_client_was_shown() -> None:
+    fields = {"id": Field("str"), "n": Field("int", null=True, strategy="max"), "b": Field("str", null=True)}
+    async with server() as engine, memory_engine(MemoryStore("other"), Ticks(1_700_000_001_000)) as other:
+        await engine.define(Collection(name="peaks", key="id", fields=fields))
+        await engine.put("peaks", {"id": "1", "n": 0})
+        await engine.sync(other)
+        await engine.patch("peaks", "1", {"n": 9})
+        await other.patch("peaks", "1", {"n": 5})
+        await engine.sync(other)
+        record = await engine.get("peaks", "1")
+        assert record is not None and record.values["n"] == 9
+        await engine.patch("peaks", "1", {"b": "x"})
+        lower = Change(operation="update", collection="peaks", key="1", values={"n": 5}, version=record.version)
+        (answer,) = (await engine.push([lower], client="c")).merged
+        assert answer.event is not None and answer.event.data == {"n": 5}
+        record = await engine.get("peaks", "1")
+        assert record is not None and record.values["n"] == 5
+
+
+async def test_pushes_at_once_under_the_same_request_ids_write_once() -> None:
+    async with server() as engine:
+        changes = [change("create", str(n), a="x", request=f"r{n}") for n in range(5)]
+        results = await asyncio.gather(*(engine.push(changes, client="c") for _ in range(3)))
+        assert sum(len(result.applied) for result in results) == 5
+        assert sum(len(result.duplicates) for result in results) == 10
+
+
+async def test_a_malformed_change_fails_nobody_else() -> None:
+    async with server() as engine:
+        bad = Change(operation="update", collection="notes", key="1", values={"a": "x"}, version=1.5)  # type: ignore[arg-type]
+        result, event = await asyncio.gather(engine.push([bad], client="c"), engine.put("notes", {"id": "1"}))
+        assert len(result.failed) == 1 and event is not None

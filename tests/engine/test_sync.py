@@ -29,6 +29,7 @@ from refold.frames import (
     payload_size,
     to_frame,
 )
+from refold.intake import Intake
 from refold.ports import Changelog, Tables
 from refold.session import ClockAhead, PeerRefused
 from refold.sync import Pipe, SyncInterrupted, pipe
@@ -439,3 +440,14 @@ async def test_a_replica_that_goes_on_from_another_log_says_so_in_its_first_even
         assert first is not None and first.meta == {"began": "a:1", "by": "hand"}
         assert later is not None and later.meta == {}
         assert [event.meta async for event in a.events()] == [{}]
+
+
+def test_an_earlier_event_that_is_told_again_does_not_end_a_group() -> None:
+    scribe = Scribe("a")
+    first = scribe.write("notes", "1", {"id": "1"})
+    group = [scribe.write("notes", str(n), {"id": str(n)}, batch=4) for n in (2, 3, 4)]
+    intake = Intake("peer", START + 10**6, 1000)
+    assert intake.take([canonical(event) for event in (first, *group[:2], first)]) is not None
+    assert intake.take([canonical(first)]) is None
+    whole = intake.take([canonical(group[2])])
+    assert whole is not None and whole.events[-1] == group[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 from refold import Conflict, Engine
 from refold.batch import schema_for
 from refold.clock import format_time
-from refold.conflict import FIELD_STRATEGIES, STRATEGIES, ConflictKind
+from refold.conflict import FIELD_STRATEGIES, ConflictKind
 from refold.conflict_list import OPEN, RESOLVED, STATUSES
 from refold.session import MAX_SKEW
 from refold.sync import SyncReport
@@ -43,6 +44,8 @@ def sync(settled: Settled, /, peer: str, max_skew: float) -> int:
     written on both sides have a conflict that waits to be settled.
     """
     settled.must_exist()
+    if not math.isfinite(max_skew):
+        raise click.BadParameter(f"{max_skew} is no number of seconds", param_hint="--max-skew")
 
     async def work() -> int:
         async with settled.writing() as engine:
@@ -141,7 +144,7 @@ def _strategy(what_if: str | None) -> str | None:
     name, _, strategy = what_if.partition("=")
     if name != "strategy" or strategy not in FIELD_STRATEGIES:
         raise click.BadParameter(
-            f"{what_if!r} is not strategy= and one of {', '.join(STRATEGIES)}", param_hint="--what-if"
+            f"{what_if!r} is not strategy= and one of {', '.join(FIELD_STRATEGIES)}", param_hint="--what-if"
         )
     return strategy
 
@@ -222,6 +225,8 @@ def resolve(settled: Settled, /, conflict_id: str | None, interactive: bool, tim
     who = {"actor": settled.actor(choice.pop("actor")), "reason": choice.pop("reason")}
     if interactive == (conflict_id is not None):
         raise click.UsageError("say the ID of one conflict, or --interactive")
+    if interactive and (choice["take"] or choice["pairs"] or choice["keep_both"]):
+        raise click.UsageError("--interactive asks for each conflict what is to hold")
 
     async def work() -> int:
         async with settled.writing(time) as engine:

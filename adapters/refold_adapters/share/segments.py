@@ -22,9 +22,11 @@ from typing import ClassVar
 
 import msgspec
 
+from refold.clock import MAX_MILLIS
 from refold.errors import RefoldError, StorageFailed
 from refold.events import Event, Head
 from refold.frames import HEADER, Events, from_frame, payload_size
+from refold.intake import Intake
 from refold.sync import frames_of
 from refold.vector import includes
 
@@ -141,6 +143,8 @@ def scan(root: Path) -> Iterator[Segment | SegmentRefused]:
 
 
 def _open(path: Path) -> Segment | SegmentRefused:
+    if path.is_symlink() or not path.is_file():
+        return SegmentRefused(str(path), "it is no plain file")
     with path.open("rb") as file:
         lead = file.read(len(MAGIC) + 4)
         length = int.from_bytes(lead[len(MAGIC) :], "big")
@@ -150,12 +154,13 @@ def _open(path: Path) -> Segment | SegmentRefused:
         size = os.fstat(file.fileno()).st_size
     try:
         header = _decode(told)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return SegmentRefused(str(path), "its header cannot be read; it may be half copied")
     start = len(lead) + length
     if size != start + header.size:
         return SegmentRefused(str(path), f"it has {size} bytes of {start + header.size}; it may be half copied")
-    if header.size > SIZE_LIMIT or header.heads.keys() != header.first.keys():
+    sound = all(head.seq > 0 and len(head.hash) == 32 for head in header.heads.values())
+    if header.size > SIZE_LIMIT or header.heads.keys() != header.first.keys() or not sound:
         return SegmentRefused(str(path), "its header makes no sense")
     if (header.writer, f"{header.number:08}") != (path.parent.name, path.name.partition("-")[0]):
         return SegmentRefused(str(path), f"it is segment {header.number} of {header.writer!r}")
@@ -172,15 +177,21 @@ def read(segment: Segment) -> list[bytes]:
     if sha256(data).hexdigest()[:32] != path.stem.partition("-")[2]:
         raise SegmentRefused(str(path), "its bytes are not those that its name stands for")
     bodies: list[bytes] = []
+    ends: dict[str, int] = {}
+    check = Intake(str(path), MAX_MILLIS, 0)
     at = segment.start
     try:
         while at < len(data):
             end = at + HEADER + payload_size(data[at : at + HEADER])
             message = from_frame(data[at:end])
-            bodies += message.bodies if isinstance(message, Events) else []
+            part = message.bodies if isinstance(message, Events) else []
+            ends.update((event.replica, event.seq) for event in map(check.event, part))
+            bodies += part
             at = end
     except RefoldError as error:
         raise SegmentRefused(str(path), str(error)) from None
+    if ends != segment.header.vector:
+        raise SegmentRefused(str(path), "its events are not those that its header names")
     return bodies
 
 

@@ -53,10 +53,15 @@ class ShareSide:
 
     def _look(self) -> None:
         for found in scan(self._root):
-            if isinstance(found, Segment):
-                self._segments.append(found)
-            else:
+            if not isinstance(found, Segment):
                 self.refused.append(found)
+                continue
+            try:
+                read(found)  # what it claims is told to the peer as there, so it is not taken on its word
+            except SegmentRefused as refused:
+                self.refused.append(refused)
+            else:
+                self._segments.append(found)
         chosen, _, _ = plan(self._segments, {})
         for segment in chosen:
             self._count(segment)
