@@ -57,6 +57,11 @@ def test_replicas_meet_as_the_example_says(tmp_path: Path) -> None:
     assert "[10.0, 12.0] {'total': 12.0} last-write-wins" in python(code, tmp_path)
 
 
+def test_a_device_pushes_as_the_example_says(tmp_path: Path) -> None:
+    code = "\n".join([blocks("python")[1], blocks("python")[3], "import asyncio"])
+    assert python(code + "\nasyncio.run(serve())\nasyncio.run(push())\n", tmp_path).endswith("1 0 0 0 0\n")
+
+
 def test_the_toml_example_defines_what_it_says() -> None:
     (airports,) = from_toml(blocks("toml")[0])
     assert airports.name == "airports" and airports.fields["elevation"].null
