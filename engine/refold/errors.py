@@ -304,7 +304,9 @@ class EventForked(RefoldError):
 
     code: ClassVar[str] = "forked"
     message: ClassVar[str] = "replica {replica!r} wrote two different events as seq {seq}: {ours} and {theirs}"
-    hint: ClassVar[str] = "a store was copied and both copies were written; give one of them a new replica id"
+    hint: ClassVar[str] = (
+        "a store was copied and both copies were written; go on with one, and put into it what only the other has"
+    )
     replica: str
     seq: int
     ours: str
@@ -350,7 +352,7 @@ class SchemeUnknown(RefoldError):
     """No installed store or peer answers to that URL scheme."""
 
     code: ClassVar[str] = "scheme-unknown"
-    message: ClassVar[str] = "no store for {url!r}; installed are {known}"
+    message: ClassVar[str] = "nothing is installed for {url!r}; known schemes are {known}"
     hint: ClassVar[str] = "install the package that provides it"
     url: str
     known: list[str]

@@ -10,13 +10,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import entry_points
 from os import PathLike, fspath
 from typing import Any
 
 from .clock import HybridClock, format_time, from_millis, to_millis
 from .engine import Engine
-from .errors import ClockBehind, SchemeUnknown
+from .errors import ClockBehind
+from .installed import installed
 from .ports import Clock, OpenStore
 from .projector import LAG_BOUND, QUIET_SECONDS
 
@@ -31,15 +31,6 @@ def system_clock() -> int:
 def random_id() -> str:
     """A new replica id: 64 random bits."""
     return secrets.token_hex(8)
-
-
-def _find_store(url: str) -> OpenStore:
-    scheme = url.partition("://")[0] if "://" in url else "file"
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if scheme not in found:
-        raise SchemeUnknown(url, sorted(found))
-    store: OpenStore = found[scheme].load()
-    return store
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
@@ -83,7 +74,7 @@ async def open(  # noqa: A001 - `refold.open` reads as what it is
     Raises `Locked`, `ArchiveMissing`, `ReplicaMismatch`, `FormatUnknown`, `ClockBehind`, `StorageFailed`.
     """
     url = fspath(url)
-    open_store = await asyncio.to_thread(_find_store, url)
+    open_store: OpenStore = await asyncio.to_thread(installed, GROUP, url)
     hybrid = HybridClock(clock if time is None else lambda: time)
     stack = AsyncExitStack()
     try:

@@ -12,14 +12,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from .errors import RefoldError, SchemeUnknown
+from .errors import RefoldError
 from .events import Head
 from .frames import FRAME_BYTES, FRAME_EVENTS, Events, to_frame
+from .installed import installed
 from .intake import Taken
 from .ports import Peer
 from .session import MAX_SKEW, Apply, Conclude, Effect, PeerRefused, Prove, Send, Serve, Session, Standing
@@ -265,19 +265,9 @@ class OpenPeer(Protocol):
         """The other side, for as long as the context lasts."""
 
 
-def find_peer(url: str) -> OpenPeer:
-    """What opens the peer at a URL or a path. Raises `SchemeUnknown`."""
-    scheme = url.partition("://")[0] if "://" in url else "file"
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    if scheme not in found:
-        raise SchemeUnknown(url, sorted(found))
-    opener: OpenPeer = found[scheme].load()
-    return opener
-
-
 @asynccontextmanager
 async def open_peer(url: str, **options: Any) -> AsyncIterator[Side]:
     """The other side at a URL of any installed scheme, or at a path."""
-    opener = await asyncio.to_thread(find_peer, url)
+    opener: OpenPeer = await asyncio.to_thread(installed, GROUP, url)
     async with opener(url, **options) as side:
         yield side
