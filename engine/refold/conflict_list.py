@@ -13,7 +13,7 @@ without knowing each other, the first by (time, replica, seq) counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -140,36 +140,47 @@ def disputes(
     `history` gives the events of some records that stand before the run; it is asked for those records only that one
     of the events had not seen all of.
     """
-    running = dict(before)
     apart: dict[Record, list[Event]] = {}
     found: dict[Record, Disputed] = {}
     earlier: dict[Record, list[Event]] = {}
     for event in events:
-        record = event.record
-        state = running.get(record)
-        if state is not None:
-            if not includes(event.context, state.version):
-                apart.setdefault(record, []).append(event)
-            elif len(state.writes) > 1 and is_concurrent(state):
-                found.setdefault(record, Disputed()).closed.extend(_closed(event, state))
-        running[record] = fold(state, event)
-        earlier.setdefault(record, []).append(event)
-    if apart:
-        past: dict[Record, list[Event]] = {record: [] for record in apart}
-        for event in history(sorted(apart)):
-            past[event.record].append(event)
-        for record, late in apart.items():
-            known = [*past[record], *earlier[record]]
-            for event in late:
-                seen = seen_state(event.context, known)
-                closed = _closed(event, seen) if seen is not None else []
-                if closed:
-                    found.setdefault(record, Disputed()).closed.extend(closed)
+        earlier.setdefault((event.collection, event.key), []).append(event)
+    for record, own in earlier.items():
+        state = before.get(record)
+        if state is None and len(own) == 1:
+            continue
+        for event in own:
+            if state is not None:
+                if not includes(event.context, state.version):
+                    apart.setdefault(record, []).append(event)
+                elif len(state.writes) > 1 and is_concurrent(state):
+                    found.setdefault(record, Disputed()).closed.extend(_closed(event, state))
+            state = fold(state, event)
+    for record, closed in _closed_unseen(apart, earlier, history):
+        found.setdefault(record, Disputed()).closed.extend(closed)
     for record, state in after.items():
-        live = live_entries(record, state)
+        live = live_entries(record, state) if len(state.writes) > 1 else []
         if live or record in found or (record in before and live_entries(record, before[record])):
             found.setdefault(record, Disputed()).live = live
     return found
+
+
+def _closed_unseen(
+    apart: Mapping[Record, Sequence[Event]],
+    run: Mapping[Record, Sequence[Event]],
+    history: Callable[[Sequence[Record]], Sequence[Event]],
+) -> Iterator[tuple[Record, list[Entry]]]:
+    """What those events of a run close that had not seen all that stood, read off the history of their records."""
+    past: dict[Record, list[Event]] = {record: [] for record in apart}
+    for event in history(sorted(apart)) if apart else ():
+        past[event.record].append(event)
+    for record, late in apart.items():
+        known = [*past[record], *run[record]]
+        for event in late:
+            seen = seen_state(event.context, known)
+            closed = _closed(event, seen) if seen is not None else []
+            if closed:
+                yield record, closed
 
 
 def describe(entry: Entry, status: str, state: State, policy: Policy, history: Sequence[Event]) -> Conflict | None:

@@ -110,7 +110,9 @@ class Intake:
 
     def _makes_sense(self, event: Event) -> bool:
         """Whether the log, the folders and a version token can hold the event exactly."""
-        if not (0 < event.seq <= event.batch <= MAX_SEQ and 0 <= event.time <= MAX_TIME and is_json(event.data)):
+        if not (0 < event.seq <= event.batch <= MAX_SEQ and 0 <= event.time <= MAX_TIME):
+            return False
+        if not all(type(value) in _PLAIN or is_json(value) for value in event.data.values()):
             return False
         for replica, seq in (*event.context.items(), (event.replica, event.seq)):
             if replica not in self._names:
@@ -120,6 +122,9 @@ class Intake:
             if not 0 < seq <= MAX_SEQ:
                 return False
         return True
+
+
+_PLAIN = {str, bool, type(None)}
 
 
 def is_json(value: Any, depth: int = 0) -> bool:

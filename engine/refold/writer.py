@@ -187,7 +187,7 @@ class Writer:
         try:
             for offset, event in enumerate(fresh.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
-                self._clock.observe(event.time)
+            self._clock.observe(max(event.time for event in fresh.events))
             changes = changes_of(self.checkpoint, fresh, states, found, fresh.heads())
             tables.save(changes, schemas)
         except BaseException as error:

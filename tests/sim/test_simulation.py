@@ -18,7 +18,7 @@ from refold.testing.sim import Outcome, shrink, simulate
 from refold.testing.sim.plan import KINDS, drawn
 
 ROOT = Path(__file__).parents[2]
-SEEDS = int(os.environ.get("REFOLD_SIM_SEEDS", "1000"))
+SEEDS = int(os.environ.get("REFOLD_SIM_SEEDS", "2000"))
 PART = 50
 
 
