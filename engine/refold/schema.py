@@ -85,7 +85,7 @@ def _check_field(collection: Collection, name: str, field: Field) -> None:
             raise refuse(f"field {name!r}: only text can have a pattern")
         try:
             re.compile(field.pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise refuse(f"field {name!r}: pattern {field.pattern!r}: {error}") from None
     if field.strategy is not None and field.strategy not in FIELD_STRATEGIES:
         raise refuse(f"field {name!r} has strategy {field.strategy!r}; there are {', '.join(FIELD_STRATEGIES)}")

@@ -270,3 +270,14 @@ async def test_a_segment_that_rots_is_written_anew_by_whoever_has_its_events(tmp
             with pytest.raises(RefoldError, match=path.name):
                 await engine.sync(f"dir://{tmp_path / 'share'}")
         assert await two.get("notes", "1") is not None
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999999}", "(" * 5000 + ")" * 5000, "("])
+async def test_a_pattern_that_cannot_be_compiled_is_a_typed_error(tmp_path: Path, pattern: str) -> None:
+    async with both(tmp_path) as (one, _):
+        good = Scribe("z").define(notes())
+        field = {"type": "str", "null": True, "pattern": pattern, "order": 9}
+        bad = msgspec.structs.replace(good, data={**good.data, "field:x": field})
+        with pytest.raises(RefoldError):
+            await between(one.side(), Feeder([bad]))
+        await sound(one)
