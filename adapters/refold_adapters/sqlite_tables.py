@@ -326,15 +326,15 @@ class SqliteTables:
             last = rows[-1][0]
             changed, gone = [], []
             states = [(row[1], decode_state(data)) for row, data in zip(rows, self._states(rows), strict=True)]
-            branches = self._branches(statements, [one for one in states if one[0] not in skip], {})
-            for (_, key, *_), data in zip(rows, self._states(rows), strict=True):
-                if key and key not in skip:
-                    values, present = settled_values(decode_state(data), (schema.name, key), schema, self._events)
-                    row = self._row(statements, key, values) if present else None
-                    if row is not None:
-                        changed.append(row)
-                    elif statements.can_hold(key):
-                        gone.append((statements.key_value(key),))
+            states = [(key, state) for key, state in states if key and key not in skip]
+            branches = self._branches(statements, states, {})
+            for key, state in states:
+                values, present = settled_values(state, (schema.name, key), schema, self._events)
+                row = self._row(statements, key, values) if present else None
+                if row is not None:
+                    changed.append(row)
+                elif statements.can_hold(key):
+                    gone.append((statements.key_value(key),))
             self._connection.executemany(statements.replace, changed)
             self._connection.executemany(statements.delete, gone)
             self._connection.executemany(statements.restore, branches)

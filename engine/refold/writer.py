@@ -23,10 +23,10 @@ from .clock import HybridClock
 from .decide import Answered, Decision, Ground, Request, decide
 from .errors import EngineClosed, ProjectionFailed, StorePoisoned
 from .events import Checkpoint, Head
-from .fold import fold_all
+from .fold import State, fold_all
 from .intake import Taken, taken_of, unknown
 from .ports import Changelog, Store, Tables
-from .replay import Sealed, changes_of, check_definitions, find, schemas_after
+from .replay import Found, Sealed, changes_of, check_definitions, find, schemas_after
 from .schema import Schema
 
 Answer = list[Answered]
@@ -183,19 +183,32 @@ class Writer:
         states = fold_all(found.states, fresh.events)
         check_definitions(self.schemas, found.states, fresh.events)
         schemas = schemas_after(self.schemas, states)
-        position = log.append(*fresh)
+        self._keep(fresh, states, found, fresh.heads(), schemas, log, tables)
+        self._clock.observe(max(event.time for event in fresh.events))
+        return taken_of(fresh.events, found.states, states, schemas)
+
+    def _keep(
+        self,
+        run: Sealed,
+        states: Mapping[tuple[str, str], State],
+        found: Found,
+        heads: Mapping[str, Head],
+        schemas: Mapping[str, Schema],
+        log: Changelog,
+        tables: Tables,
+    ) -> None:
+        """Makes a run of events durable and visible; one that is in the log and not in the tables poisons the store."""
+        position = log.append(*run)
         try:
-            for offset, event in enumerate(fresh.events):
+            for offset, event in enumerate(run.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
-            self._clock.observe(max(event.time for event in fresh.events))
-            changes = changes_of(self.checkpoint, fresh, states, found, fresh.heads())
+            changes = changes_of(self.checkpoint, run, states, found, heads)
             tables.save(changes, schemas)
         except BaseException as error:
             self._poison = ProjectionFailed("tables", position - 1, str(error))
             raise self._poison from error
         self.schemas = schemas
         self.checkpoint = changes.checkpoint
-        return taken_of(fresh.events, found.states, states, schemas)
 
     def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
         if self._poison is not None:
@@ -218,17 +231,6 @@ class Writer:
         if not decision.events:
             return decision
         schemas = schemas_after(self.schemas, decision.states)
-        position = log.append(decision.events, decision.bodies, decision.hashes)
-        try:
-            for offset, event in enumerate(decision.events):
-                msgspec.structs.force_setattr(event, "position", position + offset)
-            heads = {self.replica: decision.head}
-            run = Sealed(decision.events, decision.bodies, decision.hashes)
-            changes = changes_of(self.checkpoint, run, decision.states, found, heads)
-            tables.save(changes, schemas)
-        except BaseException as error:
-            self._poison = ProjectionFailed("tables", position - 1, str(error))
-            raise self._poison from error
-        self.schemas = schemas
-        self.checkpoint = changes.checkpoint
+        run = Sealed(decision.events, decision.bodies, decision.hashes)
+        self._keep(run, decision.states, found, {self.replica: decision.head}, schemas, log, tables)
         return decision
