@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,9 +36,23 @@ async def fill(root: Path, name: str, groups: int, *, define: bool) -> None:
                     batch.put("notes", {"id": f"{name}-{group}-{n}", "a": f"f{group % 5}", "n": group})
 
 
-async def meet(root: Path, peer: str) -> None:
+async def meet(root: Path, peer: str, last: int) -> None:
+    """A session that ends this process when progress has been told so many times; 0 lets it live."""
+    told = 0
+
+    def tell(what: str, done: int) -> None:
+        nonlocal told
+        told += 1
+        if told == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     async with refold.open(root / "b") as engine:
-        await engine.sync(peer)
+        await engine.sync(peer, progress=tell)
+
+
+def live(root: Path, peer: str, last: int) -> None:
+    """The whole life of a process that syncs."""
+    asyncio.run(meet(root, peer, last))
 
 
 async def judge(root: Path, name: str) -> tuple[str, int]:
@@ -81,13 +97,13 @@ def test_a_session_that_is_killed_leaves_both_sides_sound(
         asyncio.run(_publish(tmp_path, peer))
     killed = 0
     for turn in range(8):
-        pid = fork(lambda: asyncio.run(meet(tmp_path, peer)), tmp_path / f"output-{turn}")
-        status = reap(pid, draw.uniform(0.05, 0.5))
+        pid = fork(partial(live, tmp_path, peer, turn + 1 if turn < 3 else 0), tmp_path / f"output-{turn}")
+        status = reap(pid, 60 if turn < 3 else draw.uniform(0.05, 0.5))
         if status is None:
             status = kill(pid)  # it may have ended just now
             assert status in {0, signal.SIGKILL}
-            killed += status == signal.SIGKILL
-        else:
+        killed += status == signal.SIGKILL
+        if status != signal.SIGKILL:
             assert status == 0, (tmp_path / f"output-{turn}").read_text()
         for name in ("a", "b"):
             asyncio.run(judge(tmp_path, name))
