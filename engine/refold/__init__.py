@@ -3,10 +3,11 @@
 from .batch import Batch
 from .clients import Answer, Change, PushResult
 from .conflict import Conflict
-from .engine import Engine, Status
+from .engine import Engine
 from .errors import RefoldError
 from .events import Checkpoint, Event, Kind
 from .opening import open  # noqa: A004 - `refold.open` reads as what it is
+from .reader import Status
 from .record import Record
 from .schema import Collection, Field, collection
 from .sync import SyncReport

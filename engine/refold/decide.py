@@ -18,7 +18,7 @@ from .conflict import Policy, check_version, needs_history, same, settle
 from .conflict_list import folded, seen_state
 from .definition import merged_definition
 from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused, VersionUnknown
-from .events import Event, Head, Kind, seal
+from .events import TAGS, Event, Head, Kind, seal
 from .fold import State, fold, is_concurrent, latest
 from .schema import Schema, evolve, from_data, to_data
 from .values import show
@@ -32,12 +32,13 @@ empty: so a log tells of each restored copy, and of each replica that joined, wh
 
 
 class Operation(Enum):
-    """What a caller asks for; the last two settle a conflict, by values or by the record's absence."""
+    """What a caller asks for. A note is a tag or a restore; the last two settle a conflict, by values or by absence."""
 
     PUT = "put"
     PATCH = "patch"
     DELETE = "delete"
     DEFINE = "define"
+    NOTE = "note"
     RESOLVE = "resolve"
     RESOLVE_ABSENT = "resolve-absent"
 
@@ -183,6 +184,8 @@ class _Decider:
             stored = latest(state)[0] if state is not None else {}
             data = {name: value for name, value in wanted.items() if not same(stored.get(name), value)}
             return (Kind.DEFINE, data) if data else None
+        if request.operation is Operation.NOTE:
+            return self.note(request, state)
         if request.operation is Operation.RESOLVE:
             return Kind.RESOLVE, dict(request.values)
         if request.operation is Operation.RESOLVE_ABSENT:
@@ -210,6 +213,17 @@ class _Decider:
         if key in data:
             raise ValueRefused(schema.name, key, "a key never changes", show(data[key]))
         return (Kind.UPDATE, data) if data else None
+
+    def note(self, request: Request, state: State | None) -> tuple[Kind, dict[str, Any]] | None:
+        """What is to be said about the archive itself. A tag that names no vector is of what the log holds now."""
+        known = latest(state)[0] if state is not None else {}
+        data = {name: value for name, value in request.values.items() if not same(known.get(name), value)}
+        if (request.collection, request.key) != TAGS:
+            return (Kind.RESTORE, data) if data else None
+        seq = self.head.seq + len(self.fresh)
+        now = {**self.ground.vector, self.ground.replica: seq} if seq else dict(self.ground.vector)
+        data = {name: now if vector == {} else vector for name, vector in data.items()}
+        return (Kind.TAG, data) if data else None
 
     def refuse_twin(self, name: str) -> None:
         """Refuses a new collection that SQL tools could not tell from another; a definition has no key."""

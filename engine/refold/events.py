@@ -31,6 +31,18 @@ class Kind(StrEnum):
     DELETE = "delete"
     RESOLVE = "resolve"
     DEFINE = "define"
+    TAG = "tag"
+    RESTORE = "restore"
+
+
+ARCHIVE = ""
+"""The collection of what is said about the archive itself: the records `TAGS` and `RESTORES`, of a field each."""
+
+TAGS = ARCHIVE, "tags"
+"""A field is the name of a moment, its value the version vector that the log had then; null once it is taken back."""
+
+RESTORES = ARCHIVE, "restores"
+"""A field is the id under which a restored copy writes, its value what the copy was made of."""
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -155,7 +155,7 @@ async def test_a_resolution_holds_on_both_sides_and_stays_on_the_list(choice: di
 @pytest.mark.anyio
 async def test_no_page_ends_between_conflicts_that_have_one_id(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of sides that disagree on two fields one can be closed and the other live, and both go by the sides' dots."""
-    monkeypatch.setattr("refold.engine.CONFLICT_BATCH", 5)
+    monkeypatch.setattr("refold.reader.CONFLICT_BATCH", 5)
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(memory_engine(MemoryStore("one"), Ticks()))
         two = await stack.enter_async_context(memory_engine(MemoryStore("two"), Ticks(START + 1000)))

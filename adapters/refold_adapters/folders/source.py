@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from refold.decide import settled_branches, settled_values
 from refold.errors import ValueRefused
-from refold.events import Checkpoint, Event
+from refold.events import ARCHIVE, Checkpoint, Event
 from refold.fold import State, decode_state
 from refold.ports import Changelog, Record, Tables
 from refold.record import UNPLACED
@@ -138,9 +138,9 @@ class Source:
         return self.log.at(self.tables.history([record]))
 
     def folder(self, record: Record, state: State) -> str:
-        """The path of a record's folder, where it lives or last lived; definitions live in the root."""
+        """The path of a record's folder, where it lives or last lived; definitions and tags live in the root."""
         name, key = record
-        if not key:
+        if not key or name == ARCHIVE:
             return ""
         schema = self.schemas.get(name)
         if schema is None:

@@ -1,0 +1,137 @@
+"""What can be asked of an archive in one visit to its store: plain functions over the log and the tables.
+
+Each reads one moment, so what it returns fits together. `Reader` runs them where the store reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .conflict import Conflict, ConflictKind, Policy
+from .conflict_list import ConflictQuery, Entry, Listed, describe
+from .decide import branch_of, settled_branches, settled_values
+from .events import Checkpoint, Event, Head
+from .fold import State, decode_state
+from .ports import Changelog, Query, Tables
+from .record import Record, load_record
+from .references import describe_dangling
+from .replay import events_after, load_schemas, newest_time
+from .schema import Schema
+
+READ_BATCH = 500
+"""Events or records fetched from the store at once."""
+
+
+def standing(log: Changelog, tables: Tables) -> tuple[str, Mapping[str, Schema], Checkpoint, int]:
+    """Whose log it is, what is defined, how far the tables have come, and the newest time in the log."""
+    return log.replica(), load_schemas(tables), tables.checkpoint(), newest_time(log)
+
+
+def record(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record | None:
+    """A record, or a branch that keep-both shows beside one; None when it never was."""
+
+    def history(record: tuple[str, str]) -> Sequence[Event]:
+        return log.at(tables.history([record]))
+
+    data = tables.load([(schema.name, key)]).get((schema.name, key))
+    if data is not None:
+        return load_record(schema, key, data, history)
+    base = schema.name, branch_of(key)
+    beside = tables.load([base]).get(base) if schema.keeps_both and base[1] else None
+    if beside is None or key not in settled_branches(decode_state(beside), base, schema, history):
+        return None
+    return load_record(schema, key, beside, history)
+
+
+def _dangling(entry: Entry, state: State, schema: Schema, history: Sequence[Event]) -> Conflict | None:
+    values, _ = settled_values(state, (entry.collection, entry.key), schema, lambda record: history)
+    conflict = describe_dangling(entry, state, values)
+    if conflict is None:
+        return None
+    dots = {side.dot for sides in conflict.sides.values() for side in sides}
+    return msgspec.structs.replace(conflict, events=[event for event in history if event.dot in dots])
+
+
+def states(records: Sequence[tuple[str, str]], _log: Changelog, tables: Tables) -> dict[tuple[str, str], bytes]:
+    """The states of records that ever were."""
+    return tables.load(records)
+
+
+def conflicts(
+    query: ConflictQuery, schemas: Mapping[str, Schema], strategy: str | None, log: Changelog, tables: Tables
+) -> tuple[list[Listed], list[Conflict]]:
+    """One page of the conflict list, as entries and described in full."""
+    page = _whole(tables.conflicts(query), query.limit)
+    states = tables.load({(listed.entry.collection, listed.entry.key) for listed in page})
+    found = []
+    for listed in page:
+        record = listed.entry.collection, listed.entry.key
+        schema = schemas.get(record[0])
+        policy = schema.policy if schema is not None and record[1] else Policy()
+        history = log.at(tables.history([record]))
+        status = listed.status
+        if strategy is not None:
+            policy = Policy(strategy, {}, policy.types)
+            status = listed.entry.status(policy)
+        if listed.entry.kind is ConflictKind.DEPENDENCY and schema is not None:
+            conflict = _dangling(listed.entry, decode_state(states[record]), schema, history)
+            found += [conflict] if conflict is not None else []
+            continue
+        conflict = describe(listed.entry, status, decode_state(states[record]), policy, history)
+        if conflict is not None:
+            found.append(conflict)
+    return page, found
+
+
+def _whole(page: list[Listed], limit: int) -> list[Listed]:
+    """The page without its last id if more of that id may follow: a live conflict and closed ones can have the same."""
+    if len(page) < limit or page[0].entry.id == page[-1].entry.id:
+        return page
+    return [listed for listed in page if listed.entry.id != page[-1].entry.id]
+
+
+def find(schema: Schema, query: Query, log: Changelog, tables: Tables) -> list[tuple[tuple[Any, ...], Record]]:
+    """One page of records that are present, each with where it stands in the order."""
+    return [
+        (rank, load_record(schema, key, data, lambda record: log.at(tables.history([record]))))
+        for rank, key, data in tables.find(query, schema)
+    ]
+
+
+def events(after: int, log: Changelog, _tables: Tables) -> list[Event]:
+    """The next events after a position."""
+    return events_after(log, after, READ_BATCH)
+
+
+def bodies(after: int, end: int, log: Changelog, _tables: Tables) -> list[tuple[int, bytes]]:
+    """The canonical bytes of the next events after a position, up to an end."""
+    return log.bodies(after, max(0, min(READ_BATCH, end - after)))
+
+
+def at(positions: Sequence[int], log: Changelog, _tables: Tables) -> list[Event]:
+    """The events at these positions."""
+    return log.at(positions)
+
+
+def history(record: tuple[str, str], _log: Changelog, tables: Tables) -> list[int]:
+    """The positions of the events of one record."""
+    return tables.history([record])
+
+
+def checkpoint(_log: Changelog, tables: Tables) -> Checkpoint:
+    """How far the tables have come."""
+    return tables.checkpoint()
+
+
+def counts(log: Changelog, tables: Tables) -> tuple[Checkpoint, dict[str, int], int]:
+    """How far the tables have come, how many records are present by collection, and where the log ends."""
+    end = log.end()
+    return tables.checkpoint(), tables.counts(), end
+
+
+def witnesses(log: Changelog, tables: Tables) -> tuple[Checkpoint, Mapping[str, Head], int]:
+    """What the log will be held to, read before the log is, so that what is written meanwhile is not missed in it."""
+    return tables.checkpoint(), log.heads(), log.end()

@@ -1,0 +1,297 @@
+"""Everything that an archive can be asked, while it is written or beside the process that writes it.
+
+Questions are answered from what was committed, in the store's reading thread; long answers come page by page, each page
+of one moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+from . import queries
+from .batch import schema_for
+from .conflict import FIELD_STRATEGIES, Conflict
+from .conflict_list import STATUSES, ConflictQuery
+from .errors import (
+    ConflictUnknown,
+    EngineClosed,
+    ProjectionFailed,
+    RefoldError,
+    ValueRefused,
+)
+from .events import TAGS, Checkpoint, Event
+from .fold import State, decode_state, format_digest, latest
+from .ports import Changelog, Query, Store, Tables
+from .progress import Progress
+from .projector import Follower, ProjectionStatus
+from .record import Record
+from .schema import Schema, collection_of
+from .values import show
+from .verify import ChainCheck, Finding, Report
+
+S = TypeVar("S", bound=msgspec.Struct)
+T = TypeVar("T")
+
+CONFLICT_BATCH = 50
+"""Conflicts whose records' histories are read at once."""
+
+POLL_SECONDS = 0.2
+"""How often an archive that another process writes is looked at for new events."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where an archive stands: its log, its projections, and the records present by collection."""
+
+    replica: str
+    position: int
+    vector: dict[str, int]
+    projections: list[ProjectionStatus]
+    collections: dict[str, int]
+
+
+class Reader:
+    """An open archive that is only read. Any call may raise `StorageFailed`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._followers: list[Follower] = []
+        self._log = Progress()
+        self._closed = False
+        self._schemas: Mapping[str, Schema] = {}
+        self.replica = ""
+
+    def _close(self) -> None:
+        self._closed = True
+        self._log.fail(EngineClosed("the engine"))
+
+    async def _written(self, position: int) -> None:
+        """Returns when there may be an event after `position`."""
+        del position
+        await asyncio.sleep(POLL_SECONDS)
+
+    async def _read(self, work: Callable[[Changelog, Tables], T]) -> T:
+        if self._closed:
+            raise EngineClosed("the engine")
+        return await self._store.read(work)
+
+    @property
+    def schemas(self) -> Mapping[str, Schema]:
+        """The collections that are defined, by name."""
+        return self._schemas
+
+    @property
+    def position(self) -> int:
+        """Where the log ends, as far as this engine has seen."""
+        return self._log.value
+
+    async def states(self, records: Sequence[tuple[str, str]]) -> dict[tuple[str, str], State]:
+        """The states of those records, by collection and key, that ever were."""
+        found: dict[tuple[str, str], State] = {}
+        for start in range(0, len(records), queries.READ_BATCH):
+            page = records[start : start + queries.READ_BATCH]
+            stored = await self._read(partial(queries.states, page))
+            found |= {record: decode_state(data) for record, data in stored.items()}
+        return found
+
+    async def tags(self) -> dict[str, dict[str, int]]:
+        """The moments that have a name, each as the version vector that the log had then."""
+        state = (await self.states([TAGS])).get(TAGS)
+        named = latest(state)[0] if state is not None else {}
+        return {name: vector for name, vector in sorted(named.items()) if vector is not None}
+
+    @overload
+    async def get(self, collection: str, key: Any) -> Record | None: ...
+
+    @overload
+    async def get(self, collection: type[S], key: Any) -> S | None: ...
+
+    async def get(self, collection: str | type[S], key: Any) -> Record | S | None:
+        """A record, or the value of a decorated class; None when it never was (or, as a class, is deleted)."""
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        try:
+            text = schema.key_text(key)
+        except ValueRefused:
+            return None
+        record = await self._read(partial(queries.record, schema, text))
+        if isinstance(collection, str) or record is None:
+            return record
+        return None if record.deleted else msgspec.convert(record.values, collection)
+
+    async def find(
+        self,
+        collection: str | type,
+        where: Mapping[str, Any] | None = None,
+        *,
+        order: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[Record]:
+        """The records that are present whose fields equal `where`, by key or by `order` (`-date` for descending).
+
+        Records are fetched page by page, so one that is written meanwhile may or may not be among them.
+        """
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        query = Query(name, where or {}, order, queries.READ_BATCH)
+        left = limit
+        while left is None or left > 0:
+            query = msgspec.structs.replace(
+                query, limit=min(queries.READ_BATCH, left if left is not None else queries.READ_BATCH)
+            )
+            page = await self._read(partial(queries.find, schema, query))
+            for _, record in page:
+                yield record
+            if len(page) < query.limit:
+                return
+            left = left - len(page) if left is not None else None
+            query = msgspec.structs.replace(query, after=page[-1][0])
+
+    async def events(
+        self, after: int = 0, *, follow: bool = False, collection: str | None = None
+    ) -> AsyncIterator[Event]:
+        """The events after a position of this log, in its order; with `follow`, then each new one as it is written.
+
+        Neither skips nor repeats an event. To go on later, pass the `position` of the last one.
+        """
+        position = after
+        while True:
+            events = await self._read(partial(queries.events, position))
+            for event in events:
+                position = event.position
+                if collection is None or event.collection == collection:
+                    yield event
+            if events:
+                continue
+            if not follow:
+                return
+            await self._written(position)
+
+    async def subscribe(self, collections: Sequence[str] = (), *, after: int = 0) -> AsyncIterator[Event]:
+        """Each event of some collections, or of all, after a position, and then each new one as it is written.
+
+        A subscriber reads the log at its own pace, so one that is slow holds nothing up and costs no memory; it goes on
+        later from the `position` of the last event it had.
+        """
+        async for event in self.events(after, follow=True):
+            if not collections or event.collection in collections:
+                yield event
+
+    async def history(self, collection: str | type, key: Any) -> AsyncIterator[Event]:
+        """Every event of one record, first written first."""
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        try:
+            text = schema.key_text(key)
+        except ValueRefused:
+            return
+        positions = await self._read(partial(queries.history, (name, text)))
+        for start in range(0, len(positions), queries.READ_BATCH):
+            for event in await self._read(partial(queries.at, positions[start : start + queries.READ_BATCH])):
+                yield event
+
+    async def conflicts(
+        self,
+        status: str = "",
+        *,
+        kind: str = "",
+        collection: str = "",
+        limit: int | None = None,
+        strategy: str | None = None,
+    ) -> AsyncIterator[Conflict]:
+        """The conflict list, by id: all, or those of a status (`open`, `settled`, `resolved`), kind and collection.
+
+        A conflict stays on the list when it is settled, with all its sides and the event that settled it. With
+        `strategy`, those that are not resolved are told as that strategy would settle them; nothing is changed.
+        """
+        for name, value, known in (("status", status, STATUSES), ("strategy", strategy or "", FIELD_STRATEGIES)):
+            if value and value not in known:
+                raise ValueRefused("", name, f"is none of {', '.join(known)}", show(value))
+        query = ConflictQuery(status, kind, collection)
+        left = limit
+        while left is None or left > 0:
+            query = msgspec.structs.replace(query, limit=min(CONFLICT_BATCH, left or CONFLICT_BATCH))
+            page, found = await self._read(partial(queries.conflicts, query, self.schemas, strategy))
+            for conflict in found:
+                yield conflict
+            if not page:
+                return
+            left = left - len(page) if left is not None else None
+            query = msgspec.structs.replace(query, after=page[-1].entry.id)
+
+    async def conflict(self, conflict_id: str) -> Conflict:
+        """The conflict with this id: the live one, else the one that was closed. Raises `ConflictUnknown`."""
+        _, found = await self._read(partial(queries.conflicts, ConflictQuery(id=conflict_id), self.schemas, None))
+        if not found:
+            raise ConflictUnknown(conflict_id, "is on the list")
+        return found[0]
+
+    async def settled(self) -> None:
+        """Returns when every projection has reached what is now the end of the log. Raises `ProjectionFailed`."""
+        end = self._log.value
+        for follower in self._followers:
+            await follower.settled(end)
+
+    async def checkpoint(self) -> Checkpoint:
+        """The log's end: position, heads and the digest of the state."""
+        return await self._read(queries.checkpoint)
+
+    async def digest(self) -> str:
+        """The digest of the state, 64 hexadecimal digits: the same events give the same digest on any machine."""
+        return format_digest((await self.checkpoint()).digest or 0)
+
+    async def status(self) -> Status:
+        """Where the archive stands."""
+        checkpoint, counts, end = await self._read(queries.counts)
+        collections = {name: counts.get(name, 0) for name in sorted(self.schemas)}
+        standing = "current" if checkpoint.position >= end else "behind"
+        projections = [ProjectionStatus("tables", checkpoint.position, standing)]
+        if not self._followers:
+            for projection in self._store.projections:
+                position = (await self._store.project(projection.checkpoint)).position
+                state = "current" if position >= checkpoint.position else "behind"
+                projections.append(ProjectionStatus(projection.name, position, state))
+        projections += [follower.status() for follower in self._followers]
+        return Status(self.replica, checkpoint.position, checkpoint.vector, projections, collections)
+
+    async def verify(self, progress: Callable[[str, int], None] = lambda what, done: None) -> Report:
+        """Checks the log's chain, and the tables and the other projections against the log.
+
+        `progress` is told what is being checked and how far it has come. Raises nothing for what is found.
+        """
+        check = ChainCheck()
+        findings: list[Finding] = []
+        try:
+            await self.settled()
+        except ProjectionFailed as error:
+            findings.append(Finding("projection-failed", str(error)))
+        try:
+            await self._verify_log(check, findings, progress)
+            if not any(finding.kind.startswith("log-") for finding in findings):
+                findings += await self._store.verify_tables(partial(progress, "tables"))
+        except RefoldError as error:
+            findings.append(Finding("unreadable", str(error)))
+        for projection in self._store.projections:
+            progress(projection.name, 0)
+            findings += await self._store.project(projection.verify)
+        return Report(findings, check.events)
+
+    async def _verify_log(
+        self, check: ChainCheck, findings: list[Finding], progress: Callable[[str, int], None]
+    ) -> None:
+        checkpoint, heads, end = await self._read(queries.witnesses)
+        position = 0
+        while bodies := await self._read(partial(queries.bodies, position, end)):
+            position = bodies[-1][0]
+            findings += await asyncio.to_thread(_feed, check, bodies)
+            progress("log", position)
+        findings += check.close(heads, "the log's own list of heads")
+        findings += check.close(checkpoint.heads, "the tables' checkpoint")
+
+
+def _feed(check: ChainCheck, bodies: Sequence[tuple[int, bytes]]) -> list[Finding]:
+    return [finding for position, body in bodies for finding in check.feed(position, body)]
