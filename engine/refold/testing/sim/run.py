@@ -12,7 +12,7 @@ from random import Random
 
 import msgspec
 
-from refold import engine, projector, sync
+from refold import projector, queries, reader, sync
 
 from .loop import SimLoop, Stuck
 from .plan import Plan, drawn
@@ -38,8 +38,8 @@ def _small(pieces: int) -> Iterator[None]:
     """Makes frames and pages so small that a short run needs many of them."""
     wanted = [
         (sync, "FRAME_EVENTS", pieces),
-        (engine, "READ_BATCH", pieces + 3),
-        (engine, "CONFLICT_BATCH", pieces + 4),
+        (queries, "READ_BATCH", pieces + 3),
+        (reader, "CONFLICT_BATCH", pieces + 4),
         (projector, "APPLY_BATCH", pieces),
     ]
     usual = [(module, name, getattr(module, name)) for module, name, _ in wanted]
