@@ -3,6 +3,9 @@
 A reference that comes before its target is not refused: the record is there, and a dependency conflict is open until
 the target comes, or the reference is changed. So it is a function of the state alone: the record refers to what is
 missing, or deleted. Its side is the write that holds the reference.
+
+Collections may refer to each other in a circle, and to themselves, as a tree of categories does. `dependency_order`
+says in which order their records are to be sent so that parents come before children as far as that can be.
 """
 
 from __future__ import annotations
@@ -14,6 +17,40 @@ from .conflict import Conflict, ConflictKind, Side, conflict_id
 from .conflict_list import OPEN, Entry, Record
 from .fold import State
 from .schema import Schema
+
+
+def _reached(start: str, schemas: Mapping[str, Schema]) -> set[str]:
+    """The collections that records of one may refer to, over any number of steps; those alone that are defined."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        targets = set(schemas[waiting.pop()].references.values()) & schemas.keys()
+        waiting += targets - found
+        found |= targets
+    return found
+
+
+def dependency_order(schemas: Mapping[str, Schema]) -> tuple[list[str], list[list[str]]]:
+    """All collections, those that others refer to first, and the circles in which they refer to each other.
+
+    The collections of a circle stand together, by name; one that refers to itself is a circle of one. What a collection
+    reaches, itself included, is a true part of what each collection outside its circle reaches that refers to it; so
+    the order is by how much they reach.
+    """
+    reached = {name: _reached(name, schemas) for name in schemas}
+    circles = {name: sorted(other for other in found if name in reached[other]) for name, found in reached.items()}
+    order = sorted(schemas, key=lambda name: (len(reached[name] | {name}), circles[name] or [name], name))
+    return order, sorted({circle[0]: circle for circle in circles.values() if circle}.values())
+
+
+def undefined_targets(schemas: Mapping[str, Schema]) -> list[tuple[str, str, str]]:
+    """The references that lead to no collection: collection, field, and the name that nobody defined."""
+    return sorted(
+        (name, field, target)
+        for name, schema in schemas.items()
+        for field, target in schema.references.items()
+        if target not in schemas
+    )
 
 
 def references(schema: Schema, values: Mapping[str, Any]) -> dict[str, Record]:
