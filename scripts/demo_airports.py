@@ -15,7 +15,7 @@ from rich.table import Table
 
 import refold
 from refold.events import canonical
-from refold_adapters.restoring import restore
+from refold_adapters.recovery import restore
 
 from .demo_meeting import meet
 from .demo_stage import BATCH, airports, bar, console, fingerprint, must, step

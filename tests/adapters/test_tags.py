@@ -8,7 +8,7 @@ import pytest
 
 import refold
 from refold.errors import ResolutionRefused, ValueRefused
-from refold_adapters.restoring import restore
+from refold_adapters.recovery import restore
 
 pytestmark = pytest.mark.anyio
 

@@ -22,7 +22,7 @@ from refold_adapters.csv_cells import encode_rows
 from refold_adapters.folders.content import DATA, EVENTS, META
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.record_files import FORMATS
-from refold_adapters.restoring import At, RestoreReport, restore
+from refold_adapters.recovery import At, RestoreReport, restore
 from refold_adapters.settings import FILE, load_settings
 
 from .context import Settled, pass_settled, perform

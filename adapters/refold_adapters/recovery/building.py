@@ -1,0 +1,158 @@
+"""Events in, a new archive out: it grows beside its final name and is renamed once it has been proved.
+
+Whoever brings events says how to fill an empty log with them; the log itself refuses an event that does not follow its
+replica's one before, or that had seen what is not there. Everything else is folded from that log and verified. So the
+new archive is there whole or not at all, and writes under a replica id of its own: two logs that went on under one id
+would fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Awaitable, Callable, Iterable
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+import refold
+from refold.errors import ArchiveExists, StorageFailed
+from refold.events import Event
+from refold.fold import format_digest
+from refold.opening import uninterrupted
+from refold.ports import Changelog
+from refold_adapters.settings import FILE, load_settings
+from refold_adapters.sqlite_log import SqliteLog
+
+from .report import RestoreReport
+
+Tell = Callable[[str, int], None]
+Fill = Callable[[Changelog], None]
+"""Brings events into a new and empty log, in a causal order. Blocking, and run in a thread."""
+
+_BATCH = 1000
+
+
+class Making(msgspec.Struct, frozen=True):
+    """What is to be made: where, who writes there, and the archive whose refold.toml goes with it, if any."""
+
+    target: Path
+    replica: str
+    settings: Path | None = None
+
+
+def append_all(log: Changelog, events: Iterable[tuple[Event, bytes]], tell: Tell) -> int:
+    """Appends events with their canonical bytes to a log, which proves each; how many.
+
+    Raises `EventsMissing`, `EventForked`, `StorageFailed`.
+    """
+    pairs = iter(events)
+    count = 0
+    while batch := list(islice(pairs, _BATCH)):
+        bodies = [body for _, body in batch]
+        log.append([event for event, _ in batch], bodies, [sha256(body).digest() for body in bodies])
+        count += len(batch)
+        tell("log", count)
+    return count
+
+
+def beside(target: Path) -> Path:
+    """Where an archive grows before it has its name."""
+    return target.with_name(f".{target.name}.partial")
+
+
+def discard(place: Path) -> None:
+    """Deletes what an earlier attempt left there."""
+    if place.exists():
+        shutil.rmtree(place)
+
+
+def with_failures(path: str, work: Callable[[], None]) -> None:
+    """Runs work, and turns what the operating system raises into `StorageFailed`."""
+    try:
+        work()
+    except OSError as error:
+        raise StorageFailed(path, "restoring", str(error)) from error
+
+
+def _prepare(making: Making, fill: Fill) -> None:
+    """Makes the place where the new archive grows, with its log in it."""
+    target, place = making.target, beside(making.target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ArchiveExists(str(target))
+    discard(place)
+    place.mkdir(parents=True)
+    if making.settings is not None and (making.settings / FILE).is_file():
+        shutil.copyfile(making.settings / FILE, place / FILE)
+    log = SqliteLog(place / load_settings(place).changelog, owner=making.replica)
+    try:
+        fill(log)
+    finally:
+        log.close()
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(target: Path) -> None:
+    """Gives the finished archive its name."""
+    place = beside(target)
+    sync_directory(place)
+    place.rename(target)
+    sync_directory(target.parent)
+
+
+async def bring_up(root: Path, report: RestoreReport, tell: Tell, *, anew: bool = False) -> None:
+    """Folds tables and folders from the log at `root`, verifies, and notes in the report what state that is."""
+    async with refold.open(root, create=False) as engine:
+        if anew:
+            await engine.rebuild(tell)
+        await engine.settled()
+        report.findings = (await engine.verify(tell)).findings
+        checkpoint, status = await engine.checkpoint(), await engine.status()
+    report.replica = engine.replica
+    report.position = report.events = checkpoint.position
+    report.records = sum(status.collections.values())
+    report.digest = format_digest(checkpoint.digest or 0)
+    report.vector = checkpoint.vector
+
+
+async def _nothing_more() -> None:
+    return None
+
+
+async def build(
+    making: Making,
+    fill: Fill,
+    report: RestoreReport,
+    tell: Tell,
+    prove: Callable[[], Awaitable[None]] = _nothing_more,
+) -> Path:
+    """Makes an archive of the events that `fill` brings, and verifies it; where it stands.
+
+    `prove` looks further, before it has its name: what it adds to the report's findings keeps it from getting one, as
+    what the verification finds does. It is then left under its temporary name. Raises `ArchiveExists`, `StorageFailed`,
+    and what `fill` and `prove` raise; nothing is left then.
+    """
+    target, place = making.target, beside(making.target)
+    try:
+        await asyncio.to_thread(with_failures, str(target), lambda: _prepare(making, fill))
+        await bring_up(place, report, tell)
+        await prove()
+    except BaseException:
+        await uninterrupted(asyncio.to_thread(discard, place))
+        raise
+    if report.ok:
+        await asyncio.to_thread(with_failures, str(target), lambda: _publish(target))
+    root = target if report.ok else place
+    report.path = str(root)
+    return root

@@ -1,0 +1,221 @@
+"""Restore is replay: a log is brought to where it is wanted, and everything else is folded from it.
+
+The log is copied from the source, or rebuilt from the folders, and the copy writes under a replica id of its own. In
+place, nothing that could not be made again is deleted: a log that is replaced is kept beside the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import refold
+from refold.errors import ArchiveMissing, FormatUnknown, InputRefused, ProjectionFailed, StorageFailed
+from refold.events import Event, stored_event
+from refold.fold import format_digest
+from refold.opening import random_id, system_clock
+from refold.ports import Changelog
+from refold.verify import Finding
+from refold_adapters.archive import remove_database
+from refold_adapters.folders import INDEX, rebuild_log
+from refold_adapters.lock import Lock
+from refold_adapters.settings import load_settings
+from refold_adapters.sqlite_log import SqliteLog
+
+from .building import Making, Tell, append_all, bring_up, build, with_failures
+from .cut import At, cut
+from .report import RestoreReport
+
+_PAGE = 1000
+_KEPT = ".before-restore"
+_SIDES = ("", "-wal", "-shm", "-journal")
+
+
+def events_of(source: SqliteLog, upto: dict[str, int] | None = None) -> Iterator[tuple[Event, bytes]]:
+    """The events of a log in its order, with their bytes; only those that `upto` covers. Raises `LogCorrupt`."""
+    position = 0
+    while bodies := source.bodies(position, _PAGE):
+        for position, body in bodies:
+            event = stored_event(position, body)
+            if upto is None or event.seq <= upto.get(event.replica, 0):
+                yield event, body
+
+
+class _Restore:
+    """One restore; the blocking parts of it, for a thread."""
+
+    def __init__(self, source: Path, origin: str, at: At | None, replica: str, tell: Tell) -> None:
+        self.source = source
+        self.settings = load_settings(source)
+        self.log = source / self.settings.changelog
+        self.at = at
+        self.replica = replica
+        self.tell = tell
+        self.report = RestoreReport(path=str(source), origin=origin)
+
+    def fill(self, log: Changelog) -> None:
+        """Brings the events that are wanted into a new log."""
+        if self.report.origin == "log":
+            self._copy(self.log, log)
+        elif self.at is None:
+            self._from_folders(log)
+        else:
+            self._from_folders_at(log)
+
+    def _copy(self, source: Path, target: Changelog) -> None:
+        old = SqliteLog(source, readonly=True)
+        try:
+            upto = None
+            if self.at is not None:
+                upto, skipped = cut(old, self.at)
+                self.report.skipped = [*self.report.skipped, *skipped]
+            self.report.events = append_all(target, events_of(old, upto), self.tell)
+            if not self.report.events and old.end():
+                raise InputRefused(str(self.source), f"it holds nothing at or before {self.at}")
+        finally:
+            old.close()
+
+    def _from_folders(self, log: Changelog) -> None:
+        rebuilt = rebuild_log(self.source, log)
+        if not rebuilt.events:
+            raise InputRefused(str(self.source), "no folder in it holds events that a log could be rebuilt from")
+        self.report.events = rebuilt.events
+        self.report.skipped = [
+            f"{finding.kind} in {finding.folder}/{finding.file}: {finding.detail}" for finding in rebuilt.findings
+        ]
+
+    def _from_folders_at(self, log: Changelog) -> None:
+        """The whole log first, in a temporary file: where a moment is can only be said of a log."""
+        with tempfile.TemporaryDirectory(prefix="refold-") as place:
+            path = Path(place) / "whole.db"
+            whole = SqliteLog(path, owner=self.replica)
+            try:
+                self._from_folders(whole)
+            finally:
+                whole.close()
+            self._copy(path, log)
+
+    def replace_log(self) -> None:
+        """Puts a log rebuilt from the folders in the old one's place, and the old one aside."""
+        path = self.log.with_name(f"{self.log.stem}.restore.db")
+        remove_database(path)
+        try:
+            new = SqliteLog(path, owner=self.replica)
+            try:
+                self.fill(new)
+            finally:
+                new.close()
+            self._put_aside()
+            path.replace(self.log)
+        finally:
+            remove_database(path)
+        self.drop_derived()
+
+    def _put_aside(self) -> None:
+        """The old database under a new name; the name stays taken until the new one is renamed over it."""
+        if not any(self.log.with_name(self.log.name + side).exists() for side in _SIDES):
+            return
+        number, kept = 1, self.log.with_name(self.log.name + _KEPT)
+        while any(kept.with_name(kept.name + side).exists() for side in _SIDES):
+            number += 1
+            kept = self.log.with_name(f"{self.log.name}{_KEPT}-{number}")
+        if self.log.exists():
+            os.link(self.log, kept)
+        for side in _SIDES[1:]:
+            old = self.log.with_name(self.log.name + side)
+            if old.exists():
+                old.rename(kept.with_name(kept.name + side))
+        self.report.kept = str(kept)
+
+    def drop_derived(self) -> None:
+        """Deletes what is folded from the log again."""
+        remove_database(self.source / self.settings.tables)
+        remove_database(self.source / INDEX)
+
+    def measure(self, root: Path) -> None:
+        """How large the result is."""
+        for _, _, names, descriptor in os.fwalk(root):
+            self.report.folders += "meta.json" in names
+            self.report.bytes += sum(os.stat(name, dir_fd=descriptor).st_size for name in names)
+
+
+def _guarded(restore: _Restore, work: Callable[[], None], now: int) -> None:
+    """Does blocking work while no other process can write the archive."""
+    lock = Lock(restore.log.with_name(restore.log.name + ".lock"))
+    lock.acquire(now)
+    try:
+        with_failures(str(restore.source), work)
+    finally:
+        lock.release()
+
+
+async def _in_place(restore: _Restore, now: int) -> None:
+    if restore.report.origin == "folders":
+        await asyncio.to_thread(_guarded, restore, restore.replace_log, now)
+        await bring_up(restore.source, restore.report, restore.tell)
+        return
+    if not await asyncio.to_thread(restore.log.is_file):
+        raise ArchiveMissing(str(restore.source))
+    try:
+        await bring_up(restore.source, restore.report, restore.tell, anew=True)
+    except (StorageFailed, FormatUnknown, ProjectionFailed):
+        await asyncio.to_thread(_guarded, restore, restore.drop_derived, now)
+        await bring_up(restore.source, restore.report, restore.tell)
+
+
+async def restore(
+    source: Path,
+    target: Path | None,
+    *,
+    origin: str = "log",
+    at: At | None = None,
+    replica: str | None = None,
+    progress: Tell = lambda what, done: None,
+    new_id: Callable[[], str] = random_id,
+    clock: Callable[[], int] = system_clock,
+) -> RestoreReport:
+    """Brings an archive back from its `"log"` or its `"folders"`, to a new place, or in place when that is None.
+
+    In place from the log, the log stays and everything else is made anew. Otherwise there is a new log, whose owner
+    is `replica`, or random. When the result does not verify, the report's findings say so, and nothing is renamed.
+    Raises `ArchiveMissing`, `ArchiveExists`, `Locked`, `LogCorrupt`, `PositionUnknown`, `InputRefused`,
+    `EventsMissing`, `StorageFailed`.
+    """
+    started = time.monotonic()
+    doing = await asyncio.to_thread(_Restore, source, origin, at, replica or new_id(), progress)
+    if target is None:
+        await _in_place(doing, clock())
+        root = source
+    else:
+        root = await _elsewhere(doing, target)
+    await asyncio.to_thread(doing.measure, root)
+    doing.report.seconds = round(time.monotonic() - started, 3)
+    return doing.report
+
+
+async def _elsewhere(doing: _Restore, target: Path) -> Path:
+    if doing.report.origin == "log" and not await asyncio.to_thread(doing.log.is_file):
+        raise ArchiveMissing(str(doing.source))
+
+    async def prove() -> None:
+        if doing.at is None and doing.report.origin == "log":
+            await _compare(doing)
+
+    return await build(Making(target, doing.replica, doing.source), doing.fill, doing.report, doing.tell, prove)
+
+
+async def _compare(doing: _Restore) -> None:
+    """Compares the state with that of the source, where the source's tables can tell it at the same position."""
+    try:
+        async with refold.open(doing.source, create=False, readonly=True) as engine:
+            found = await engine.checkpoint()
+    except (StorageFailed, FormatUnknown):
+        return
+    digest = format_digest(found.digest or 0)
+    if found.position == doing.report.position and digest != doing.report.digest:
+        detail = f"the source's tables have digest {digest}, its log folds to {doing.report.digest}"
+        doing.report.findings = [*doing.report.findings, Finding("digest-differs", detail)]
