@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -11,7 +10,7 @@ import msgspec
 
 from .decide import Operation, Request
 from .errors import CollectionUnknown, EngineClosed, RecordUnknown, ValueRefused
-from .events import TAGS, Event
+from .events import TAG_NAME, TAGS, Event
 from .schema import Schema, collection_of
 from .values import TYPES, Refused, show
 
@@ -29,7 +28,6 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     meta: dict[str, str] = {}
 
 
-_TAG = re.compile(r"[^\W\d][\w.-]{0,99}")
 _text = TYPES["str"].store
 
 
@@ -93,7 +91,7 @@ def delete_request(schemas: Mapping[str, Schema], collection: str | type, key: A
 
 def tag_request(name: str, vector: dict[str, int] | None, wording: Wording) -> Request:
     """The request of a tag, of what the log holds when `vector` is empty, or of taking a tag back when it is None."""
-    if not _TAG.fullmatch(name):
+    if not TAG_NAME.fullmatch(name):
         raise ValueRefused("", "tag", "a tag is a letter or _, then up to 99 letters, digits, dots, _ or -", show(name))
     return _request(Operation.NOTE, *TAGS, {name: vector}, wording)
 

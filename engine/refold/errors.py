@@ -337,6 +337,30 @@ class PositionUnknown(RefoldError):
 
 
 @dataclass(eq=False)
+class MomentUnknown(RefoldError):
+    """A moment at which this log has nothing, or that it does not know."""
+
+    code: ClassVar[str] = "moment-unknown"
+    message: ClassVar[str] = "{moment} is no moment of this archive: {why}"
+    hint: ClassVar[str] = "`refold log` shows times and positions, `refold tag --list` the moments that have names"
+    moment: str
+    why: str
+
+
+@dataclass(eq=False)
+class MomentRefused(RefoldError, ValueError):
+    """Text that does not say a moment."""
+
+    code: ClassVar[str] = "bad-moment"
+    message: ClassVar[str] = "{text!r} is no moment: {why}"
+    hint: ClassVar[str] = (
+        "accepted are a time such as 2026-01-01T12:00Z or 2026-01-01, @POSITION, @end, a tag, and REPLICA:SEQ,…"
+    )
+    text: str
+    why: str
+
+
+@dataclass(eq=False)
 class ExtraMissing(RefoldError):
     """A package that an optional part needs is not installed."""
 

@@ -10,6 +10,7 @@ every earlier event of that replica, as in Haber and Stornetta, "How to Time-Sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import StrEnum
 from hashlib import sha256
@@ -40,6 +41,9 @@ ARCHIVE = ""
 
 TAGS = ARCHIVE, "tags"
 """A field is the name of a moment, its value the version vector that the log had then; null once it is taken back."""
+
+TAG_NAME = re.compile(r"[^\W\d][\w.-]{0,99}")
+"""A tag's name: nothing that could be taken for a time, a position or a version vector."""
 
 RESTORES = ARCHIVE, "restores"
 """A field is the id under which a restored copy writes, its value what the copy was made of."""

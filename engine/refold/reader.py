@@ -25,7 +25,8 @@ from .errors import (
     ValueRefused,
 )
 from .events import TAGS, Checkpoint, Event
-from .fold import State, decode_state, format_digest, latest
+from .fold import State, decode_state, format_digest
+from .moment import named
 from .ports import Changelog, Query, Store, Tables
 from .progress import Progress
 from .projector import Follower, ProjectionStatus
@@ -100,9 +101,7 @@ class Reader:
 
     async def tags(self) -> dict[str, dict[str, int]]:
         """The moments that have a name, each as the version vector that the log had then."""
-        state = (await self.states([TAGS])).get(TAGS)
-        named = latest(state)[0] if state is not None else {}
-        return {name: vector for name, vector in sorted(named.items()) if vector is not None}
+        return named((await self.states([TAGS])).get(TAGS))
 
     @overload
     async def get(self, collection: str, key: Any) -> Record | None: ...

@@ -14,32 +14,21 @@ import msgspec
 
 from refold import Record
 from refold.batch import schema_for
-from refold.clock import TimeTextError, parse_time
 from refold.errors import StorageFailed
+from refold.moment import Moment
 from refold.schema import Schema
 from refold.values import TYPES
 from refold_adapters.csv_cells import encode_rows
 from refold_adapters.folders.content import DATA, EVENTS, META
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.record_files import FORMATS
-from refold_adapters.recovery import At, RestoreReport, restore
+from refold_adapters.recovery import RestoreReport, restore
 from refold_adapters.settings import FILE, load_settings
 
 from .context import Settled, pass_settled, perform
-from .options import speech
+from .options import MomentType, speech
 from .output import cell, document, json_text, pairs, progress, say, write
 from .reading import describe, pages
-
-
-def _at(ctx: click.Context, param: click.Parameter, value: str | None) -> At | None:
-    if value is None:
-        return None
-    try:
-        return At(position=int(value[1:])) if value.startswith("@") else At(millis=parse_time(value))
-    except TimeTextError as error:
-        raise click.BadParameter(f"{error}; {error.hint}, or @POSITION", ctx, param) from None
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no @POSITION", ctx, param) from None
 
 
 @click.command(name="restore")
@@ -48,12 +37,12 @@ def _at(ctx: click.Context, param: click.Parameter, value: str | None) -> At | N
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="NEW", help="Make a new archive there.")
 @click.option("--in-place", is_flag=True, help="Make tables and folders anew here; from folders, also the log.")
-@click.option("--at", callback=_at, metavar="TIME|@POSITION", help="Up to this time or position only; needs -o.")
+@click.option("--at", type=MomentType(), help="Up to this moment only; needs -o.")
 @click.option("--replica", metavar="ID", help="The id that the new log writes under; random otherwise.")
 @speech
 @pass_settled
 def restore_(
-    settled: Settled, /, origin: str, output: Path | None, in_place: bool, at: At | None, replica: str | None
+    settled: Settled, /, origin: str, output: Path | None, in_place: bool, at: Moment | None, replica: str | None
 ) -> int:
     """Bring the archive back by replay, and verify it. Exit code 4 when the result does not verify."""
     if in_place == (output is not None):

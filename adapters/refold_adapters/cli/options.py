@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from refold.clock import TimeTextError, parse_time
-from refold.errors import FieldUnknown, ValueRefused
+from refold.errors import FieldUnknown, MomentRefused, ValueRefused
+from refold.moment import Moment, moment_of, parse_moment
 from refold.schema import Schema
 from refold.values import Refused, show
 from refold_adapters.json_records import parse
@@ -21,8 +22,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
     TimeParam = click.ParamType[int]
+    MomentParam = click.ParamType[Moment]
 else:
-    TimeParam = click.ParamType
+    TimeParam = MomentParam = click.ParamType
 
 
 class TimeType(TimeParam):
@@ -37,6 +39,21 @@ class TimeType(TimeParam):
         try:
             return parse_time(value)
         except TimeTextError as error:
+            self.fail(f"{error}; {error.hint}", param, ctx)
+
+
+class MomentType(MomentParam):
+    """A moment of the archive: a time, a date, @POSITION, @end, a tag, or a version vector."""
+
+    name = "MOMENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        """See `click.ParamType.convert`."""
+        if not isinstance(value, str):
+            return moment_of(value)
+        try:
+            return parse_moment(value)
+        except (TimeTextError, MomentRefused) as error:
             self.fail(f"{error}; {error.hint}", param, ctx)
 
 

@@ -17,6 +17,7 @@ import refold
 from refold.errors import ArchiveMissing, FormatUnknown, InputRefused, ProjectionFailed, StorageFailed
 from refold.events import Event, stored_event
 from refold.fold import format_digest
+from refold.moment import Cut, Moment, cut, tags_in
 from refold.opening import random_id, system_clock
 from refold.ports import Changelog
 from refold.verify import Finding
@@ -27,7 +28,6 @@ from refold_adapters.settings import load_settings
 from refold_adapters.sqlite_log import SqliteLog
 
 from .building import Making, Tell, append_all, bring_up, build, with_failures
-from .cut import At, cut
 from .report import RestoreReport
 
 _PAGE = 1000
@@ -35,25 +35,26 @@ _KEPT = ".before-restore"
 _SIDES = ("", "-wal", "-shm", "-journal")
 
 
-def events_of(source: SqliteLog, upto: dict[str, int] | None = None) -> Iterator[tuple[Event, bytes]]:
-    """The events of a log in its order, with their bytes; only those that `upto` covers. Raises `LogCorrupt`."""
+def events_of(source: SqliteLog, upto: Cut | None = None) -> Iterator[tuple[Event, bytes]]:
+    """The events of a log in its order, with their bytes; only those of a moment. Raises `LogCorrupt`."""
     position = 0
     while bodies := source.bodies(position, _PAGE):
         for position, body in bodies:
             event = stored_event(position, body)
-            if upto is None or event.seq <= upto.get(event.replica, 0):
+            if upto is None or upto.has(event):
                 yield event, body
 
 
 class _Restore:
     """One restore; the blocking parts of it, for a thread."""
 
-    def __init__(self, source: Path, origin: str, at: At | None, replica: str, tell: Tell) -> None:
+    def __init__(self, source: Path, origin: str, at: Moment | None, replica: str, now: int, tell: Tell) -> None:
         self.source = source
         self.settings = load_settings(source)
         self.log = source / self.settings.changelog
         self.at = at
         self.replica = replica
+        self.now = now
         self.tell = tell
         self.report = RestoreReport(path=str(source), origin=origin)
 
@@ -71,11 +72,9 @@ class _Restore:
         try:
             upto = None
             if self.at is not None:
-                upto, skipped = cut(old, self.at)
-                self.report.skipped = [*self.report.skipped, *skipped]
+                upto = cut(self.at, old, lambda: tags_in(old), self.now)
+                self.report.skipped = [*self.report.skipped, *upto.notes()]
             self.report.events = append_all(target, events_of(old, upto), self.tell)
-            if not self.report.events and old.end():
-                raise InputRefused(str(self.source), f"it holds nothing at or before {self.at}")
         finally:
             old.close()
 
@@ -172,7 +171,7 @@ async def restore(
     target: Path | None,
     *,
     origin: str = "log",
-    at: At | None = None,
+    at: Moment | None = None,
     replica: str | None = None,
     progress: Tell = lambda what, done: None,
     new_id: Callable[[], str] = random_id,
@@ -182,11 +181,11 @@ async def restore(
 
     In place from the log, the log stays and everything else is made anew. Otherwise there is a new log, whose owner
     is `replica`, or random. When the result does not verify, the report's findings say so, and nothing is renamed.
-    Raises `ArchiveMissing`, `ArchiveExists`, `Locked`, `LogCorrupt`, `PositionUnknown`, `InputRefused`,
-    `EventsMissing`, `StorageFailed`.
+    Raises `ArchiveMissing`, `ArchiveExists`, `Locked`, `LogCorrupt`, `PositionUnknown`, `MomentUnknown`,
+    `InputRefused`, `EventsMissing`, `StorageFailed`.
     """
     started = time.monotonic()
-    doing = await asyncio.to_thread(_Restore, source, origin, at, replica or new_id(), progress)
+    doing = await asyncio.to_thread(_Restore, source, origin, at, replica or new_id(), clock(), progress)
     if target is None:
         await _in_place(doing, clock())
         root = source

@@ -21,7 +21,7 @@ def history(refold: Refold, root: str = "a") -> list[object]:
 
 
 def test_restore_says_where(airports: Refold) -> None:
-    for arguments in ((), ("-o", "new", "--in-place"), ("--in-place", "--at", "@2"), ("-o", "new", "--at", "soon"),
+    for arguments in ((), ("-o", "new", "--in-place"), ("--in-place", "--at", "@2"), ("-o", "new", "--at", "24-1"),
                       ("-o", "new", "--at", "@x"), ("--in-place", "--replica", "x")):  # fmt: skip
         assert airports("restore", *arguments).code == 2
 
@@ -130,7 +130,9 @@ def test_an_archive_as_it_was_at_a_time(refold: Refold, tmp_path: Path) -> None:
     assert (done.code, done.json["records"], done.json["events"]) == (0, 3, 4)
     assert refold("restore", "-o", "all", "--at", "2024-02-01", "--json").json["records"] == 2
     early = refold("restore", "-o", "none", "--at", "2023-12-31", "--json")
-    assert (early.code, early.error["code"]) == (1, "input-refused")
+    assert (early.code, early.error["code"]) == (1, "moment-unknown")
+    assert refold("restore", "-o", "none", "--at", "2200-01-01", "--json").error["code"] == "moment-unknown"
+    assert refold("restore", "-o", "none", "--at", "never", "--json").error["code"] == "moment-unknown"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "airports.csv", "all", "new"]
 
 
