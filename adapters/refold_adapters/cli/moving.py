@@ -53,10 +53,13 @@ def restore_(
         raise click.UsageError("--replica names the owner of a new log; in place, from the log, it stays")
 
     target = output.absolute() if output is not None else None
+    actor = settled.actor(None)
 
     async def work() -> int:
         with progress(quiet=settled.quiet) as bars:
-            report = await restore(settled.root, target, origin=origin, at=at, replica=replica, progress=bars)
+            report = await restore(
+                settled.root, target, origin=origin, at=at, replica=replica, actor=actor, progress=bars
+            )
         _tell(settled, report)
         return 0 if report.ok else 4
 
@@ -81,6 +84,7 @@ def _tell(settled: Settled, report: RestoreReport) -> None:
         ("folders", str(report.folders)),
         ("bytes", str(report.bytes)),
         ("digest", report.digest),
+        *([("with this note", report.digest_after)] if report.digest_after != report.digest else []),
         ("seconds", str(report.seconds)),
     ]
     pairs([*rows, ("old log", cell(report.kept))] if report.kept else rows)

@@ -3,7 +3,7 @@
 Whoever brings events says how to fill an empty log with them; the log itself refuses an event that does not follow its
 replica's one before, or that had seen what is not there. Everything else is folded from that log and verified. So the
 new archive is there whole or not at all, and writes under a replica id of its own: two logs that went on under one id
-would fork.
+would fork. Its first event under that id records what it was made of: a log tells of every copy that went on from it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from pathlib import Path
 import msgspec
 
 import refold
+from refold.decide import Operation, Request
 from refold.errors import ArchiveExists, StorageFailed
-from refold.events import Event
+from refold.events import RESTORES, Event
 from refold.fold import format_digest
-from refold.opening import uninterrupted
-from refold.ports import Changelog
+from refold.opening import system_clock, uninterrupted
+from refold.ports import Changelog, Clock
 from refold_adapters.settings import FILE, load_settings
 from refold_adapters.sqlite_log import SqliteLog
 
@@ -37,11 +38,16 @@ _BATCH = 1000
 
 
 class Making(msgspec.Struct, frozen=True):
-    """What is to be made: where, who writes there, and the archive whose refold.toml goes with it, if any."""
+    """What is to be made: where, who writes there, and the archive whose refold.toml goes with it, if any.
+
+    `actor` is who brings it back, and `clock` tells Unix milliseconds, for the event that records it.
+    """
 
     target: Path
     replica: str
     settings: Path | None = None
+    actor: str = ""
+    clock: Clock = system_clock
 
 
 def append_all(log: Changelog, events: Iterable[tuple[Event, bytes]], tell: Tell) -> int:
@@ -111,19 +117,42 @@ def _publish(target: Path) -> None:
     sync_directory(target.parent)
 
 
-async def bring_up(root: Path, report: RestoreReport, tell: Tell, *, anew: bool = False) -> None:
-    """Folds tables and folders from the log at `root`, verifies, and notes in the report what state that is."""
-    async with refold.open(root, create=False) as engine:
+async def bring_up(
+    root: Path,
+    report: RestoreReport,
+    tell: Tell,
+    *,
+    anew: bool = False,
+    record: bool = True,
+    actor: str = "",
+    clock: Clock = system_clock,
+) -> None:
+    """Folds tables and folders from the log at `root`, verifies, and notes in the report what state that is.
+
+    Where `record`, the log first gets an event that says what it was made of; the report tells the digest before it,
+    which is that of the source, and after it. With `anew`, what is derived is folded again even if it looks sound.
+    """
+    async with refold.open(root, create=False, actor=actor, clock=clock) as engine:
         if anew:
             await engine.rebuild(tell)
+        before = await engine.checkpoint()
+        report.replica = engine.replica
+        report.events = before.position
+        report.digest = format_digest(before.digest or 0)
+        report.vector = before.vector
+        if record:
+            await engine.submit([_note(engine.replica, report, actor)])
         await engine.settled()
-        report.findings = (await engine.verify(tell)).findings
-        checkpoint, status = await engine.checkpoint(), await engine.status()
-    report.replica = engine.replica
-    report.position = report.events = checkpoint.position
+        report.findings = [*report.findings, *(await engine.verify(tell)).findings]
+        after, status = await engine.checkpoint(), await engine.status()
+    report.position = after.position
+    report.digest_after = format_digest(after.digest or 0)
     report.records = sum(status.collections.values())
-    report.digest = format_digest(checkpoint.digest or 0)
-    report.vector = checkpoint.vector
+
+
+def _note(replica: str, report: RestoreReport, actor: str) -> Request:
+    """The request of the event that records what a copy was made of."""
+    return Request(Operation.NOTE, *RESTORES, {replica: report.note()}, actor)
 
 
 async def _nothing_more() -> None:
@@ -146,7 +175,7 @@ async def build(
     target, place = making.target, beside(making.target)
     try:
         await asyncio.to_thread(with_failures, str(target), lambda: _prepare(making, fill))
-        await bring_up(place, report, tell)
+        await bring_up(place, report, tell, actor=making.actor, clock=making.clock)
         await prove()
     except BaseException:
         await uninterrupted(asyncio.to_thread(discard, place))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from refold.verify import Finding
@@ -10,8 +12,10 @@ from refold.verify import Finding
 class RestoreReport(msgspec.Struct, kw_only=True):
     """What a restore made: where, from how many events, and what state that is.
 
-    `kept` is where the old log was put aside, `skipped` what was left out and why, `findings` what the verification of
-    the result found.
+    `events`, `digest` and `vector` are those of the events that were brought back, and so comparable with the source;
+    `position` and `digest_after` count in the event that records the restore. `at` is the moment that was asked for,
+    `kept` where the old log was put aside, `skipped` what was left out and why, `findings` what the verification of the
+    result found.
     """
 
     path: str
@@ -24,6 +28,8 @@ class RestoreReport(msgspec.Struct, kw_only=True):
     bytes: int = 0
     seconds: float = 0.0
     digest: str = ""
+    digest_after: str = ""
+    at: str | None = None
     vector: dict[str, int] = {}
     kept: str | None = None
     skipped: list[str] = []
@@ -33,3 +39,8 @@ class RestoreReport(msgspec.Struct, kw_only=True):
     def ok(self) -> bool:
         """Whether the result verifies."""
         return not self.findings
+
+    def note(self) -> dict[str, Any]:
+        """What the event says that records it: no path, and nothing else that only this machine knows."""
+        told = {"origin": self.origin, "events": self.events, "vector": self.vector, "digest": self.digest}
+        return {**told, "at": self.at} if self.at is not None else told

@@ -19,7 +19,7 @@ from refold.events import Event, stored_event
 from refold.fold import format_digest
 from refold.moment import Cut, Moment, cut, tags_in
 from refold.opening import random_id, system_clock
-from refold.ports import Changelog
+from refold.ports import Changelog, Clock
 from refold.verify import Finding
 from refold_adapters.archive import remove_database
 from refold_adapters.folders import INDEX, rebuild_log
@@ -56,7 +56,7 @@ class _Restore:
         self.replica = replica
         self.now = now
         self.tell = tell
-        self.report = RestoreReport(path=str(source), origin=origin)
+        self.report = RestoreReport(path=str(source), origin=origin, at=None if at is None else str(at))
 
     def fill(self, log: Changelog) -> None:
         """Brings the events that are wanted into a new log."""
@@ -152,18 +152,19 @@ def _guarded(restore: _Restore, work: Callable[[], None], now: int) -> None:
         lock.release()
 
 
-async def _in_place(restore: _Restore, now: int) -> None:
-    if restore.report.origin == "folders":
-        await asyncio.to_thread(_guarded, restore, restore.replace_log, now)
-        await bring_up(restore.source, restore.report, restore.tell)
+async def _in_place(restore: _Restore, actor: str, clock: Clock) -> None:
+    root, report, tell = restore.source, restore.report, restore.tell
+    if report.origin == "folders":
+        await asyncio.to_thread(_guarded, restore, restore.replace_log, clock())
+        await bring_up(root, report, tell, actor=actor, clock=clock)
         return
     if not await asyncio.to_thread(restore.log.is_file):
-        raise ArchiveMissing(str(restore.source))
+        raise ArchiveMissing(str(root))
     try:
-        await bring_up(restore.source, restore.report, restore.tell, anew=True)
+        await bring_up(root, report, tell, anew=True, record=False)
     except (StorageFailed, FormatUnknown, ProjectionFailed):
-        await asyncio.to_thread(_guarded, restore, restore.drop_derived, now)
-        await bring_up(restore.source, restore.report, restore.tell)
+        await asyncio.to_thread(_guarded, restore, restore.drop_derived, clock())
+        await bring_up(root, report, tell, record=False)
 
 
 async def restore(
@@ -173,30 +174,32 @@ async def restore(
     origin: str = "log",
     at: Moment | None = None,
     replica: str | None = None,
+    actor: str = "",
     progress: Tell = lambda what, done: None,
     new_id: Callable[[], str] = random_id,
-    clock: Callable[[], int] = system_clock,
+    clock: Clock = system_clock,
 ) -> RestoreReport:
     """Brings an archive back from its `"log"` or its `"folders"`, to a new place, or in place when that is None.
 
     In place from the log, the log stays and everything else is made anew. Otherwise there is a new log, whose owner
-    is `replica`, or random. When the result does not verify, the report's findings say so, and nothing is renamed.
+    is `replica`, or random, and in it an event by `actor` that records the restore. When the result does not verify,
+    the report's findings say so, and nothing is renamed.
     Raises `ArchiveMissing`, `ArchiveExists`, `Locked`, `LogCorrupt`, `PositionUnknown`, `MomentUnknown`,
     `InputRefused`, `EventsMissing`, `StorageFailed`.
     """
     started = time.monotonic()
     doing = await asyncio.to_thread(_Restore, source, origin, at, replica or new_id(), clock(), progress)
     if target is None:
-        await _in_place(doing, clock())
+        await _in_place(doing, actor, clock)
         root = source
     else:
-        root = await _elsewhere(doing, target)
+        root = await _elsewhere(doing, Making(target, doing.replica, source, actor, clock))
     await asyncio.to_thread(doing.measure, root)
     doing.report.seconds = round(time.monotonic() - started, 3)
     return doing.report
 
 
-async def _elsewhere(doing: _Restore, target: Path) -> Path:
+async def _elsewhere(doing: _Restore, making: Making) -> Path:
     if doing.report.origin == "log" and not await asyncio.to_thread(doing.log.is_file):
         raise ArchiveMissing(str(doing.source))
 
@@ -204,7 +207,7 @@ async def _elsewhere(doing: _Restore, target: Path) -> Path:
         if doing.at is None and doing.report.origin == "log":
             await _compare(doing)
 
-    return await build(Making(target, doing.replica, doing.source), doing.fill, doing.report, doing.tell, prove)
+    return await build(making, doing.fill, doing.report, doing.tell, prove)
 
 
 async def _compare(doing: _Restore) -> None:
@@ -215,6 +218,6 @@ async def _compare(doing: _Restore) -> None:
     except (StorageFailed, FormatUnknown):
         return
     digest = format_digest(found.digest or 0)
-    if found.position == doing.report.position and digest != doing.report.digest:
+    if found.position == doing.report.events and digest != doing.report.digest:
         detail = f"the source's tables have digest {digest}, its log folds to {doing.report.digest}"
         doing.report.findings = [*doing.report.findings, Finding("digest-differs", detail)]

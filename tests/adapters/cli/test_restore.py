@@ -17,7 +17,14 @@ def edit(refold: Refold) -> None:
 
 
 def history(refold: Refold, root: str = "a") -> list[object]:
-    return [{**line, "position": 0} for line in refold("log", "--json", root=root).lines]
+    """All events but those that record a restore."""
+    lines = refold("log", "--json", root=root).lines
+    return [{**line, "position": 0} for line in lines if line["kind"] != "restore"]
+
+
+def records_of(root: Path) -> dict[str, bytes]:
+    """The files of all folders but the root, whose history tells of the restore."""
+    return {path: data for path, data in bytes_of(root).items() if "/" in path}
 
 
 def test_restore_says_where(airports: Refold) -> None:
@@ -52,13 +59,24 @@ def test_a_copy_is_equal_and_writes_under_an_id_of_its_own(airports: Refold, tmp
     edit(airports)
     done = airports("restore", "-o", "new", "--json")
     assert (done.code, done.json["events"], done.json["kept"]) == (0, 7, None)
-    assert done.json["digest"] == airports("digest").out.strip() == airports("digest", root="new").out.strip()
-    assert bytes_of(tmp_path / "new") == bytes_of(tmp_path / "a")
+    assert done.json["digest"] == airports("digest").out.strip()
+    assert done.json["digest_after"] == airports("digest", root="new").out.strip() != done.json["digest"]
+    assert records_of(tmp_path / "new") == records_of(tmp_path / "a")
     assert history(airports, "new") == history(airports)
-    airports("patch", "airports", "EDDF", "elevation=1", root="new")
     vector = airports("status", "--json", root="new").json["vector"]
-    assert vector["office"] == 7 and len(vector) == 2
+    assert vector == {"office": 7, done.json["replica"]: 1}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "airports.csv", "new"]
+
+
+def test_the_copy_tells_what_it_was_made_of(airports: Refold) -> None:
+    edit(airports)
+    report = airports("restore", "-o", "new", "--replica", "copy", "--json").json
+    (note,) = [line for line in airports("log", "--json", root="new").lines if line["kind"] == "restore"]
+    told = {"origin": "log", "events": 7, "vector": {"office": 7}, "digest": report["digest"]}
+    assert (note["replica"], note["seq"], note["data"]) == ("copy", 1, {"copy": told})
+    airports("restore", "-o", "again", "--replica", "twice", "--at", "@7", root="new")
+    notes = [line["data"] for line in airports("log", "--json", root="again").lines if line["kind"] == "restore"]
+    assert notes == [{"twice": {**told, "at": "position 7"}}]
 
 
 def test_a_place_that_is_taken_is_refused(airports: Refold, tmp_path: Path) -> None:
@@ -74,13 +92,13 @@ def test_a_place_that_is_taken_is_refused(airports: Refold, tmp_path: Path) -> N
 def test_the_log_comes_back_from_the_folders_alone(airports: Refold, tmp_path: Path) -> None:
     edit(airports)
     root = tmp_path / "a"
-    folders, events = bytes_of(root), history(airports)
+    folders, events = records_of(root), history(airports)
     digest = airports("digest").out.strip()
     for path in root.glob("*.db*"):
         path.unlink()
     done = airports("restore", "--from", "folders", "--in-place", "--json")
     assert (done.code, done.json["ok"], done.json["digest"], done.json["kept"]) == (0, True, digest, None)
-    assert bytes_of(root) == folders
+    assert records_of(root) == folders
     assert history(airports) == events
     assert done.json["replica"] != "office"
 
@@ -92,11 +110,12 @@ def test_a_damaged_log_is_kept_beside_the_one_rebuilt_from_the_folders(airports:
     for number in (1, 2):
         done = airports("restore", "--from", "folders", "--in-place", "--json")
         assert (done.code, done.json["digest"]) == (0, digest)
+        digest = done.json["digest_after"]
         suffix = "" if number == 1 else "-2"
         assert done.json["kept"] == f"a/changelog.db.before-restore{suffix}"
     assert (root / "changelog.db.before-restore").read_bytes() == b"rot" * 5000
     with sqlite3.connect(root / "changelog.db.before-restore-2") as kept:
-        assert kept.execute("SELECT count(*) FROM events").fetchone() == (4,)
+        assert kept.execute("SELECT count(*) FROM events").fetchone() == (5,)  # the first restore's own is one
 
 
 def test_a_copy_from_the_folders_leaves_the_source_alone(airports: Refold, tmp_path: Path) -> None:
@@ -105,7 +124,7 @@ def test_a_copy_from_the_folders_leaves_the_source_alone(airports: Refold, tmp_p
     done = airports("restore", "--from", "folders", "-o", "new", "--json")
     assert (done.code, done.json["events"]) == (0, 7)
     assert (tmp_path / "a/changelog.db").read_bytes() == b"rot" * 5000
-    assert bytes_of(tmp_path / "new") == bytes_of(tmp_path / "a")
+    assert records_of(tmp_path / "new") == records_of(tmp_path / "a")
     done = airports("restore", "--from", "folders", "-o", "early", "--at", "@5", "--json")
     assert (done.code, done.json["events"]) == (0, 5)
 
