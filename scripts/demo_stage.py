@@ -55,9 +55,9 @@ def files(root: Path) -> list[Path]:
     )
 
 
-def fingerprint(root: Path) -> tuple[str, int, int]:
-    """A hash over the names and bytes of all folders, the number of files and their size."""
-    whole, size, found = hashlib.sha256(), 0, files(root)
+def fingerprint(root: Path, *, records: bool = False) -> tuple[str, int, int]:
+    """A hash over names and bytes of all folders, or of those that hold records; the number of files and their size."""
+    whole, size, found = hashlib.sha256(), 0, [path for path in files(root) if not records or path.parent != root]
     for path in found:
         data = path.read_bytes()
         whole.update(f"{path.relative_to(root)}\0{len(data)}\0".encode() + data)
