@@ -472,6 +472,23 @@ class SqliteTables:
         found = {row[0]: row[2:] for row in self._rows(collection, sorted(bases))} if bases else {}
         return [row if row[-2] is not None else (*row[:-2], *found[branch_of(row[-3])]) for row in rows]
 
+    def records(self, after: Record, limit: int) -> list[tuple[Record, bytes]]:
+        """See `Tables.records`."""
+        found: list[tuple[Record, bytes]] = []
+        with failures(self.path, "reading the tables"):
+            self._load_collections()
+            for name in sorted(name for name in self._ids if name >= after[0]):
+                bound, compare = (after[1], ">") if name == after[0] else ("", ">=")
+                rows = self._connection.execute(
+                    "SELECT key, position, state FROM _refold_records"
+                    f" WHERE collection = ? AND key {compare} ? ORDER BY key LIMIT ?",
+                    (self._ids[name], bound, limit - len(found)),
+                ).fetchall()
+                found += [((name, row[0]), state) for row, state in zip(rows, self._states(rows), strict=True)]
+                if len(found) == limit:
+                    break
+        return found
+
     def definitions(self) -> dict[str, bytes]:
         """See `Tables.definitions`."""
         with failures(self.path, "reading the tables"):

@@ -57,6 +57,7 @@ class Engine(Reader):
         run = self._store.read if self._readonly else self._store.write
         replica, schemas, checkpoint, newest = await run(queries.standing)
         self.replica, self._schemas = replica, schemas
+        self._wall = clock.wall
         self._log.advance(checkpoint.position)
         if self._readonly:
             return

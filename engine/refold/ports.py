@@ -136,6 +136,12 @@ class Tables(Protocol):
         A branch that keep-both shows has the state of the record beside which it stands.
         """
 
+    def records(self, after: Record, limit: int) -> list[tuple[Record, bytes]]:
+        """One page of all records that ever were and their states, deleted ones and definitions among them.
+
+        They come by collection and key, each as text, and begin after one that need not be there.
+        """
+
     def definitions(self) -> dict[str, bytes]:
         """The states of all definitions, by collection."""
 

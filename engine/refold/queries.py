@@ -10,13 +10,15 @@ from typing import Any
 
 import msgspec
 
+from .blame import Blame
+from .blame import blame as blamed
 from .conflict import Conflict, ConflictKind, Policy
 from .conflict_list import ConflictQuery, Entry, Listed, describe
-from .decide import branch_of, settled_branches, settled_values
+from .decide import settled_values
 from .events import Checkpoint, Event, Head
 from .fold import State, decode_state
 from .ports import Changelog, Query, Tables
-from .record import Record, load_record
+from .record import Record, find_record, load_record
 from .references import describe_dangling
 from .replay import events_after, load_schemas, newest_time
 from .schema import Schema
@@ -36,14 +38,12 @@ def record(schema: Schema, key: str, log: Changelog, tables: Tables) -> Record |
     def history(record: tuple[str, str]) -> Sequence[Event]:
         return log.at(tables.history([record]))
 
-    data = tables.load([(schema.name, key)]).get((schema.name, key))
-    if data is not None:
-        return load_record(schema, key, data, history)
-    base = schema.name, branch_of(key)
-    beside = tables.load([base]).get(base) if schema.keeps_both and base[1] else None
-    if beside is None or key not in settled_branches(decode_state(beside), base, schema, history):
-        return None
-    return load_record(schema, key, beside, history)
+    return find_record(schema, key, tables.load, history)
+
+
+def blame(schema: Schema, key: str, log: Changelog, tables: Tables) -> Blame | None:
+    """Who made a record what it is; None when it never was."""
+    return blamed(schema, key, tables.load, lambda record: log.at(tables.history([record])), log)
 
 
 def _dangling(entry: Entry, state: State, schema: Schema, history: Sequence[Event]) -> Conflict | None:

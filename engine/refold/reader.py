@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from . import queries
+from . import past, queries
 from .batch import schema_for
+from .blame import Blame
 from .conflict import FIELD_STRATEGIES, Conflict
 from .conflict_list import STATUSES, ConflictQuery
 from .errors import (
@@ -26,7 +28,7 @@ from .errors import (
 )
 from .events import TAGS, Checkpoint, Event
 from .fold import State, decode_state, format_digest
-from .moment import named
+from .moment import Moment, moment_of, named
 from .ports import Changelog, Query, Store, Tables
 from .progress import Progress
 from .projector import Follower, ProjectionStatus
@@ -34,6 +36,7 @@ from .record import Record
 from .schema import Schema, collection_of
 from .values import show
 from .verify import ChainCheck, Finding, Report
+from .view import View
 
 S = TypeVar("S", bound=msgspec.Struct)
 T = TypeVar("T")
@@ -64,6 +67,7 @@ class Reader:
         self._log = Progress()
         self._closed = False
         self._schemas: Mapping[str, Schema] = {}
+        self._wall: Callable[[], int] = lambda: 0
         self.replica = ""
 
     def _close(self) -> None:
@@ -102,6 +106,29 @@ class Reader:
     async def tags(self) -> dict[str, dict[str, int]]:
         """The moments that have a name, each as the version vector that the log had then."""
         return named((await self.states([TAGS])).get(TAGS))
+
+    async def at(self, moment: Moment | str | int | datetime | Mapping[str, int]) -> View:
+        """The archive as it was at a moment, with the definitions of then.
+
+        A moment is a time with its zone, a position of this log, a version vector, or a text as people say it:
+        `2026-01-01T12:00Z`, `2026-01-01`, `@POSITION`, `@end`, the name of a tag, `laptop:3,office:12`. Raises
+        `MomentUnknown`, `PositionUnknown`, `MomentRefused`, `TimeTextError`.
+        """
+        found, schemas = await self._read(partial(past.opening, moment_of(moment), self._wall()))
+        return View(self._read, found, schemas)
+
+    async def blame(self, collection: str | type, key: Any) -> Blame | None:
+        """Each field's value with the event that wrote it, and what others wrote to it without knowing that one.
+
+        None when the record never was.
+        """
+        name = collection if isinstance(collection, str) else collection_of(collection).name
+        schema = schema_for(self.schemas, name)
+        try:
+            text = schema.key_text(key)
+        except ValueRefused:
+            return None
+        return await self._read(partial(queries.blame, schema, text))
 
     @overload
     async def get(self, collection: str, key: Any) -> Record | None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +12,9 @@ from .errors import ValueRefused
 from .events import Event
 from .fold import decode_state
 from .schema import Schema
+
+Load = Callable[[Sequence[tuple[str, str]]], Mapping[tuple[str, str], bytes]]
+History = Callable[[tuple[str, str]], Sequence[Event]]
 
 UNPLACED = "refold.unplaced"
 """The folder of records that have none: of a collection nobody defined here yet, or whose values make no path.
@@ -35,7 +38,19 @@ class Record(msgspec.Struct, frozen=True):
     deleted: bool
 
 
-def load_record(schema: Schema, key: str, data: bytes, history: Callable[[tuple[str, str]], Sequence[Event]]) -> Record:
+def find_record(schema: Schema, key: str, load: Load, history: History) -> Record | None:
+    """A record, or a branch that keep-both shows beside one; None when it never was. `load` gives stored states."""
+    data = load([(schema.name, key)]).get((schema.name, key))
+    if data is not None:
+        return load_record(schema, key, data, history)
+    base = schema.name, branch_of(key)
+    beside = load([base]).get(base) if schema.keeps_both and base[1] else None
+    if beside is None or key not in settled_branches(decode_state(beside), base, schema, history):
+        return None
+    return load_record(schema, key, beside, history)
+
+
+def load_record(schema: Schema, key: str, data: bytes, history: History) -> Record:
     """The record that a stored state stands for; a branch's, that keep-both shows, is the state of its record."""
     state = decode_state(data)
     base = branch_of(key) if schema.keeps_both else ""

@@ -98,6 +98,21 @@ class TablesConformance:
         checkpoint = tables.checkpoint()
         assert (checkpoint.position, checkpoint.vector, checkpoint.digest) == (0, {}, 0)
 
+    def test_all_records_come_by_collection_and_key(self) -> None:
+        tables, model, _ = self.both()
+        expected = model.records(("", ""), 1000)
+        assert [record for record, _ in expected] == sorted(record for record, _ in expected)
+        assert {("parts", ""), ("parts", "9"), ("things", "2")} <= {record for record, _ in expected}
+        for limit in (1, 3, 1000):
+            after, found = ("", ""), []
+            while page := tables.records(after, limit):
+                assert len(page) <= limit
+                found += page
+                after = page[-1][0]
+            assert found == expected
+        assert tables.records(("q", "x"), 2) == model.records(("q", "x"), 2) != []
+        assert tables.records(("z", ""), 2) == []
+
     def test_states_are_what_the_events_fold_to(self) -> None:
         tables, _, events = self.filled()
         expected = fold_all({}, events)

@@ -208,6 +208,10 @@ class MemoryTables:
             found = [row for row in found if (row[0] < after if descending else row[0] > after)]
         return found[: query.limit]
 
+    def records(self, after: Record, limit: int) -> list[tuple[Record, bytes]]:
+        """See `Tables.records`."""
+        return [(record, self.states[record]) for record in sorted(self.states) if record > after][:limit]
+
     def definitions(self) -> dict[str, bytes]:
         """See `Tables.definitions`."""
         return {name: data for (name, key), data in sorted(self.states.items()) if not key}
