@@ -77,9 +77,9 @@ class HybridClock:
         """The wall clock in Unix milliseconds."""
         return self._now()
 
-    def tick(self) -> int:
-        """A time for a new event, greater than any before it."""
-        wall = self._now() << COUNTER_BITS
+    def tick(self, millis: int | None = None) -> int:
+        """A time for a new event, greater than any before it: of now, or of a moment in Unix milliseconds."""
+        wall = (self._now() if millis is None else millis) << COUNTER_BITS
         time = wall if wall > self._last else self._last + 1
         self._last = time if 0 <= time <= MAX_TIME else _in_range(time, MAX_TIME)
         return time

@@ -47,7 +47,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     """One asked-for change, its values already checked and in their stored spelling.
 
     `seen` is what the writer had seen of the record, where that may be less than is there: a version vector, or a
-    position of the log up to which it knew the record.
+    position of the log up to which it knew the record. `at` is when the change was made (Unix milliseconds), for
+    history that is told late; an event is never older than the one before it, so what comes too late is as of then.
     """
 
     operation: Operation
@@ -59,6 +60,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     if_version: str | int | None = None
     request_id: str | None = None
     seen: Mapping[str, int] | int | None = None
+    at: int | None = None
 
 
 class Apart(tuple[Request, ...]):
@@ -263,7 +265,7 @@ class _Decider:
         event = Event(
             ground.replica,
             seq,
-            ground.clock.tick(),
+            ground.clock.tick(request.at),
             change[0],
             request.collection,
             request.key,

@@ -103,6 +103,10 @@ class Reader:
             found |= {record: decode_state(data) for record, data in stored.items()}
         return found
 
+    async def written(self, request_ids: Sequence[str]) -> dict[str, int]:
+        """Which of these requests have been written, with the position of the event of each."""
+        return await self._read(lambda _log, tables: tables.requests(request_ids))
+
     async def tags(self) -> dict[str, dict[str, int]]:
         """The moments that have a name, each as the version vector that the log had then."""
         return named((await self.states([TAGS])).get(TAGS))

@@ -31,6 +31,7 @@ KEY_TYPES = {"str", "int", "date", "datetime"}
 KEY_LIMIT = 1000
 _NAME = re.compile(r"[^\W\d][\w-]{0,63}")
 _FIELD_PREFIX = "field:"
+_META_NAMES = {"format", "checksum", "file_size", "exported_at", "folder", "collections", "vector", "events"}
 _FITTING = {"sum": ("int", "float", "decimal"), "union": ("json",)}
 
 
@@ -52,7 +53,11 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
-    """A named kind of record. `neutralise` keeps spreadsheets from running its CSV cells as formulas."""
+    """A named kind of record. `neutralise` keeps spreadsheets from running its CSV cells as formulas.
+
+    `meta` has entries of a folder's meta.json for readers of an older format: by name a text, or `{field}` for the
+    value that the folder's first record has there. `schema_version` may be among them.
+    """
 
     name: str
     key: str
@@ -61,6 +66,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     strategy: str = "last-write-wins"
     version: int = 1
     neutralise: bool = True
+    meta: dict[str, str] = {}
 
 
 def parse_field(spec: object) -> Field:
@@ -103,6 +109,15 @@ def _check_field(collection: Collection, name: str, field: Field) -> None:
         raise refuse(f"field {name!r} cannot be required and null")
 
 
+def _check_meta(collection: Collection) -> None:
+    for name, text in collection.meta.items():
+        used = meta_field(text)
+        if name in _META_NAMES or not name.isprintable() or not text.isprintable():
+            raise DefinitionRefused(collection.name, f"meta {name!r} cannot be an entry of meta.json")
+        if used is not None and used not in collection.fields:
+            raise DefinitionRefused(collection.name, f"meta {name!r} uses {used!r}, which is no field")
+
+
 def check(collection: Collection) -> Collection:
     """The collection itself, once it makes sense. Raises `DefinitionRefused`."""
     refuse = partial(DefinitionRefused, collection.name)
@@ -129,7 +144,13 @@ def check(collection: Collection) -> Collection:
     for name in template.fields:
         if name not in collection.fields:
             raise refuse(f"folder {collection.folder!r} uses {name!r}, which is no field")
+    _check_meta(collection)
     return collection
+
+
+def meta_field(text: str) -> str | None:
+    """The field that an entry of `Collection.meta` takes its value from; None for a text that stands for itself."""
+    return text[1:-1] if text.startswith("{") and text.endswith("}") else None
 
 
 def evolve(old: Collection | None, new: Collection) -> Collection:
@@ -163,7 +184,7 @@ def evolve(old: Collection | None, new: Collection) -> Collection:
 def to_data(collection: Collection) -> dict[str, Any]:
     """A definition as the data of an event: one entry a property and one a field."""
     data: dict[str, Any] = {
-        name: getattr(collection, name) for name in ("key", "folder", "strategy", "version", "neutralise")
+        name: getattr(collection, name) for name in ("key", "folder", "strategy", "version", "neutralise", "meta")
     }
     for order, (name, field) in enumerate(collection.fields.items()):
         data[_FIELD_PREFIX + name] = {**msgspec.to_builtins(field), "order": order}

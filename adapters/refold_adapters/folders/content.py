@@ -7,6 +7,9 @@
 | `events.jsonl` | the whole history of the records that live, or last lived, there, ordered by (time, replica, seq) |
 | `meta.json` | what the others have to be: sizes and hashes, and the version vector with the hashes of its heads |
 
+A collection may ask for more entries of meta.json, for readers of an older format (`Collection.meta`); the version of
+the format then stands under `format` too, since `schema_version` may be one of those entries.
+
 `checksum` and `file_size` in meta.json are those of data.csv; the same of every file stand under `collections`. The
 hash of events.jsonl is the plain SHA-256 of its first `size` bytes up to 1 MiB; `blocks.py` says how it goes on.
 """
@@ -21,7 +24,7 @@ import msgspec
 
 from refold.events import Head
 from refold.names import twin_name
-from refold.schema import Schema
+from refold.schema import Schema, meta_field
 from refold_adapters.csv_cells import encode_row
 
 from .index import File, unique_names
@@ -31,7 +34,7 @@ DATA, META, EVENTS = "data.csv", "meta.json", "events.jsonl"
 SCHEMA_VERSION = "2.0"
 
 _META = """{
-  "schema_version": %s,
+  "schema_version": %s,%s
   "checksum": %s,
   "file_size": %s,
   "exported_at": "%s",
@@ -93,6 +96,7 @@ class Sheet:
         # A row that is nothing but bare cells is its cells with commas between: one match tells, for the whole row.
         starts = [_SAFE_START if text and self._neutralise else _START for text in self._mask]
         self._is_bare = re.compile(",".join(f"{start}{_BARE}(?<! )" for start in starts)).fullmatch
+        self._more = {name: (text, meta_field(text)) for name, text in collection.meta.items()}
         self.numeric = schema.types[collection.key].name == "int"
         self.header = encode_row(schema.columns, neutralise=self._neutralise).encode()
 
@@ -138,6 +142,11 @@ class Sheet:
         """The lines of some records."""
         return "".join(map(self.row, records)).encode()
 
+    def more(self, first: Mapping[str, Any] | None) -> dict[str, Any]:
+        """What meta.json has besides, for a folder whose first record has these values."""
+        values = {**self._blank, **(first or {})}
+        return {name: text if field is None else values[field] for name, (text, field) in self._more.items()}
+
     def order(self, key: str) -> Any:
         """What to sort a key by."""
         if not self.numeric:
@@ -154,17 +163,20 @@ def meta_json(
     events: tuple[int, int, bytes],
     newest: int,
     vector: Mapping[str, Head],
+    more: Mapping[str, Any],
 ) -> bytes:
-    """The bytes of meta.json, as `json.dumps` with an indent of 2 spells it.
-
-    A field that a reader of an older format asks for is one more line of `_META`; it has to follow from the others.
-    """
+    """The bytes of meta.json, as `json.dumps` with an indent of 2 spells it; `more` is what the collection asks for."""
     first = next(iter(data.values()))[0] if data else None
     count, size, digest = events
     return (
         _META
         % (
-            _quote(SCHEMA_VERSION),
+            _encode(more.get("schema_version", SCHEMA_VERSION)).decode(),
+            "".join(
+                f"\n  {_quote(name)}: {_encode(value).decode()},"
+                for name, value in ({"format": SCHEMA_VERSION, **more} if more else {}).items()
+                if name != "schema_version"
+            ),
             f'"{first.hash.hex()}"' if first else "null",
             first.size if first else "null",
             stamp(newest),
@@ -220,6 +232,7 @@ class Meta(msgspec.Struct):
     checksum: str | None = None
     file_size: int | None = None
     exported_at: str = ""
+    format: str | None = None
 
 
 _decode = msgspec.json.Decoder(Meta).decode
@@ -233,7 +246,7 @@ def read_meta(text: bytes | None) -> Meta | None:
         meta = _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    return meta if meta.schema_version == SCHEMA_VERSION else None
+    return meta if (meta.format or meta.schema_version) == SCHEMA_VERSION else None
 
 
 def is_ours(name: str) -> bool:

@@ -82,7 +82,7 @@ class Disk(Protocol):
     def walk(self) -> Iterator[tuple[str, list[str]]]:
         """Every folder with the names of those regular files in it that may be refold's.
 
-        Links are not followed, and a directory that is an archive of its own is passed over.
+        Links are not followed, and a directory that is an archive of its own is passed over, or whose name is no text.
         """
 
 
@@ -351,6 +351,8 @@ class PosixDisk:
             with os.scandir(f"{self.root}/{place}") as entries:
                 for entry in entries:
                     name = entry.name
+                    if not name.isascii() and not _is_text(name):
+                        continue
                     if name.endswith(ENDINGS) and entry.is_file(follow_symlinks=False):
                         files.append(name)
                     elif entry.is_dir(follow_symlinks=False):
@@ -362,6 +364,15 @@ class PosixDisk:
         except OSError as error:
             raise StorageFailed(str(self.root / place), "listing", str(error)) from error
         return folders, files
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8 on the disk, as all those are that refold gives."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _write_all(descriptor: int, data: memoryview) -> None:

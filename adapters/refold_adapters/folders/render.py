@@ -93,10 +93,12 @@ class Tail:
                 self.vector[replica] = Head(seq, digest)
             yield line
 
-    def written(self, path: str, data: Mapping[str, tuple[File, int]]) -> tuple[Written, bytes]:
+    def written(
+        self, path: str, data: Mapping[str, tuple[File, int]], more: Mapping[str, Any]
+    ) -> tuple[Written, bytes]:
         """What stands in the folder, and meta.json, which says so."""
         digest = self.hash.digest()
-        meta = meta_json(path, data, (self.count, self.hash.size, digest), self.last[0], self.vector)
+        meta = meta_json(path, data, (self.count, self.hash.size, digest), self.last[0], self.vector, more)
         return Written(
             {name: file for name, (file, _) in data.items()},
             File(META, len(meta), sha256(meta).digest()),
@@ -250,8 +252,10 @@ class Renderer:
         names = data_names(list(data))
         files: list[tuple[str, bytes]] = []
         described: dict[str, tuple[File, int]] = {}
+        more: dict[str, Any] = {}
         old = trusted(folder)
         for collection, (sheet, records) in data.items():
+            more = more or sheet.more(records[0] if records else None)
             text = sheet.header + sheet.rows(records)
             file = File(names[collection], len(text), sha256(text).digest())
             described[collection] = file, len(records)
@@ -267,7 +271,7 @@ class Renderer:
             lines = b"".join(tail.add(entries))
             if old is None or (old.size, old.hash) != (len(lines), tail.hash.digest()):
                 files.append((EVENTS, lines))
-        written, meta = tail.written(folder.path, described)
+        written, meta = tail.written(folder.path, described, more)
         if old is None or old.meta != written.meta:
             files.append((META, meta))
         return Rendered(folder, position, written, files, append)
@@ -275,10 +279,12 @@ class Renderer:
     def large(self, folder: Folder, run: Run) -> Rendered:
         """Renders one folder of any size: its large files are on the disk when this returns, but for their names."""
         described, done = {}, []
+        more: dict[str, Any] = {}
         names = data_names([name for name in self._index.collections_in(folder.id) if self._has_sheet(folder, name)])
         old = trusted(folder)
         for collection, name in names.items():
             file, records = self._stream_data(folder, collection, name)
+            more = more or self._more(folder, collection)
             described[collection] = file, records
             if old is None or old.data.get(collection) != file:
                 done.append(name)
@@ -304,9 +310,20 @@ class Renderer:
                 done.append(EVENTS)
             else:
                 self._disk.remove(folder.place, [EVENTS + TEMPORARY])
-        written, meta = tail.written(folder.path, described)
+        written, meta = tail.written(folder.path, described, more)
         files = [(META, meta)] if old is None or old.meta != written.meta else []
         return Rendered(folder, position, written, files, append, done)
+
+    def _more(self, folder: Folder, collection: str) -> dict[str, Any]:
+        """What meta.json has besides, of a folder too large to be held."""
+        sheet = self.sheet(collection)
+        assert sheet is not None
+        for page in self._index.keys_in(folder.id, collection, numeric=sheet.numeric):
+            keys = [key for key in page if key]
+            states = self._source.states([(collection, key) for key in keys])
+            for values in self._present(collection, keys, states):
+                return sheet.more(values)
+        return sheet.more(None)
 
     def _has_sheet(self, folder: Folder, collection: str) -> bool:
         """Whether records, and not just a definition, of a collection that is defined are in a folder."""

@@ -1,0 +1,302 @@
+"""Looking an old archive over: every folder and every row is read and checked, and nothing is changed.
+
+Folders are walked by descriptor and links are not followed, so nothing outside the archive is read. What refold wrote
+itself is passed over, so an archive that was adopted before can be looked over again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import msgspec
+
+from refold.errors import StorageFailed
+from refold_adapters.folders.content import read_meta
+
+from .candidates import Candidate, Finding, stored_values
+from .layout import Described
+from .old_files import OldMeta, read_old_csv, read_old_meta
+
+QUARANTINE = "quarantine"
+LARGEST = 64 << 20
+"""Bytes of a data.csv or meta.json beyond which it is not one of a folder's."""
+
+_CHUNK = 1 << 20
+_PAGE = 500
+
+
+class Looked(msgspec.Struct):
+    """What one folder holds: its good rows, what there is to say, and whether bytes of it have to be put aside."""
+
+    folder: str
+    rows: list[Candidate] = []
+    findings: list[Finding] = []
+    is_live: bool = False
+
+
+class Survey:
+    """One look at the archive under `root`, or at what stands `below` it in the quarantine."""
+
+    def __init__(self, root: Path, described: Described, *, documents: bool = True, below: str = "") -> None:
+        self._root = root
+        self._below = below
+        self._described = described
+        self._layout = described.layout
+        self._documents = documents
+        key = described.collection.key
+        self._key_text = described.schema.key_text
+        self._key = key
+
+    def folders(self) -> Iterator[Looked]:
+        """Every folder that has a data file, in the order of their names."""
+        start = self._root / self._below
+        try:
+            descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise StorageFailed(str(start), "looking it over", str(error)) from error
+        yield from self._walk("", descriptor)
+
+    def _walk(self, place: str, descriptor: int) -> Iterator[Looked]:
+        below: list[str] = []
+        try:
+            names: set[str] = set()
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        if entry.name == self._layout.data or _leads_to_directory(entry):
+                            finding = Finding("link", "a symbolic link is not followed", folder=shown(place))
+                            yield Looked(place, findings=[msgspec.structs.replace(finding, file=shown(entry.name))])
+                    elif entry.is_dir():
+                        if not entry.name.startswith(".") and (place or self._below or entry.name != QUARANTINE):
+                            below.append(entry.name)
+                    elif entry.is_file(follow_symlinks=False):
+                        names.add(entry.name)
+            if self._layout.data in names:
+                yield self._look(place, descriptor, names)
+            for name in sorted(below):
+                path = f"{place}/{name}".lstrip("/")
+                try:
+                    child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+                except OSError as error:
+                    yield Looked(path, findings=[Finding("unreadable", why(error), folder=shown(path), left_out=True)])
+                    continue
+                yield from self._walk(path, child)
+        except OSError as error:
+            yield Looked(place, findings=[Finding("unreadable", why(error), folder=shown(place), left_out=True)])
+        finally:
+            os.close(descriptor)
+
+    def _look(self, place: str, descriptor: int, names: set[str]) -> Looked:
+        looked = Looked(place, [], [])
+        layout = self._layout
+        try:
+            data = _read(descriptor, layout.data)
+            meta = _read(descriptor, layout.meta) if layout.meta in names else None
+        except OSError as error:
+            looked.findings.append(Finding("unreadable", why(error), folder=shown(place), left_out=True))
+            return looked
+        if read_meta(meta) is not None:
+            looked.is_live = True
+            return looked
+        if self._below or self._may_be_read(looked, data, meta):
+            self._rows(looked, data)
+        return looked
+
+    def _may_be_read(self, looked: Looked, data: bytes, meta: bytes | None) -> bool:
+        """Whether the folder's meta.json vouches for the rows, or at least does not speak against them."""
+
+        def say(kind: str, detail: str, *, left_out: bool = True) -> None:
+            looked.findings.append(
+                Finding(kind, detail, folder=shown(looked.folder), file=self._layout.meta, left_out=left_out)
+            )
+
+        if meta is None:
+            say("meta-missing", "nothing tells whether the rows are as they were written", left_out=False)
+            return True
+        told = read_old_meta(meta)
+        if not isinstance(told, OldMeta):
+            say("meta-bad", told)
+            return False
+        if told.schema_version not in self._layout.versions:
+            known = ", ".join(self._layout.versions)
+            say("version-unknown", f"schema_version is {told.schema_version!r}; what can be read is {known}")
+            return False
+        if told.checksum is None:
+            say("meta-bad", "it has no checksum")
+            return False
+        found = sha256(data).hexdigest()
+        if told.checksum.lower() != found:
+            say("checksum", f"{self._layout.data} has SHA-256 {found[:16]}…, and should have {told.checksum[:16]}…")
+            return False
+        return True
+
+    def _rows(self, looked: Looked, data: bytes) -> None:
+        place, file = shown(looked.folder), self._layout.data
+        table = read_old_csv(data)
+        for number, what in table.errors:
+            kind = "csv-empty" if what == "it is empty" else "csv-bad"
+            looked.findings.append(Finding(kind, what, folder=place, file=file, row=number, left_out=True))
+        fields = self._described.collection.fields
+        for column in table.header:
+            if column not in fields and table.rows:
+                detail = f"no field is called {column!r}; its cells stay in the quarantine"
+                looked.findings.append(
+                    Finding("column-unknown", detail, folder=place, file=file, field=column, left_out=True)
+                )
+        for number, cells in table.rows:
+            values, wrong = stored_values(self._described, dict(zip(table.header, cells, strict=True)))
+            if wrong:
+                looked.findings += [
+                    Finding("value-refused", what, folder=place, file=file, row=number, field=name, left_out=True)
+                    for name, what in wrong
+                ]
+                continue
+            row = self._candidate(place, number, values)
+            looked.rows.append(row)
+            if row.updated == 0 and self._layout.updated is not None:
+                detail = f"{self._layout.updated} tells no time: {values[self._layout.updated]!r}"
+                looked.findings.append(
+                    Finding("time-unknown", detail, folder=place, file=file, row=number, key=row.key)
+                )
+            if self._documents:
+                looked.findings += self.document(row)
+
+    def _candidate(self, place: str | None, number: int, values: dict[str, object]) -> Candidate:
+        updated = values.get(self._layout.updated) if self._layout.updated is not None else None
+        millis = self._described.millis(updated if isinstance(updated, str) else None)
+        return Candidate(place, number, str(values[self._key]), millis, values)
+
+    def document(self, row: Candidate) -> list[Finding]:
+        """What is wrong with the document that a row points to."""
+        told = self._layout.documents
+        if told is None or not row.values.get(told.path):
+            return []
+        path = str(row.values[told.path])
+
+        def say(kind: str, detail: str) -> list[Finding]:
+            return [Finding(kind, detail, folder=row.folder, file=path, row=row.row or None, key=row.key)]
+
+        wanted = row.values.get(told.hash)
+        try:
+            found = _hash_below(self._root, path)
+        except FileNotFoundError:
+            return say("document-missing", f"{path} is not there")
+        except ValueError as error:
+            return say("document-outside", str(error))
+        except OSError as error:
+            return say("unreadable", why(error))
+        if wanted and str(wanted).lower() != found:
+            return say("document-differs", f"{path} has SHA-256 {found[:16]}…, the row says {str(wanted)[:16]}…")
+        return []
+
+    def table(
+        self, notice: Callable[[int], None] = lambda number: None
+    ) -> Iterator[tuple[list[Candidate], list[Finding]]]:
+        """The rows of the SQLite table, a page at a time, with what cannot be taken of them."""
+        told = self._layout.table
+        if told is None or not (self._root / told.database).is_file():
+            return
+        path = self._root / told.database
+        try:
+            connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=30, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise StorageFailed(str(path), "reading the table", str(error)) from error
+        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+        connection.row_factory = sqlite3.Row
+        try:
+            name = told.name.replace('"', '""')
+            cursor = connection.execute(f'SELECT * FROM "{name}"')
+            number = 0
+            while page := cursor.fetchmany(_PAGE):
+                yield self._table_rows(page, number)
+                number += len(page)
+                notice(number)
+        except sqlite3.Error as error:
+            raise StorageFailed(str(path), f"reading the table {told.name}", str(error)) from error
+        finally:
+            connection.close()
+
+    def _table_rows(self, page: list[sqlite3.Row], before: int) -> tuple[list[Candidate], list[Finding]]:
+        rows, findings = [], []
+        assert self._layout.table is not None
+        for number, row in enumerate(page, before + 1):
+            cells = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over its values
+            values, wrong = stored_values(self._described, cells)
+            if wrong:
+                key = str(cells.get(self._key))
+                findings += [
+                    Finding(
+                        "table-row",
+                        what,
+                        file=self._layout.table.database,
+                        row=number,
+                        field=field,
+                        key=key,
+                        left_out=True,
+                    )
+                    for field, what in wrong
+                ]
+                continue
+            rows.append(self._candidate(None, number, values))
+        return rows, findings
+
+
+def shown(path: str) -> str:
+    """A path as text, also one whose bytes are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def why(error: OSError) -> str:
+    """What an error of the operating system says, without the path."""
+    return error.strerror or str(error)
+
+
+def _leads_to_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _read(descriptor: int, name: str) -> bytes:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=descriptor)
+    try:
+        size = os.fstat(file).st_size
+        if size > LARGEST:
+            raise OSError(f"{name} has {size} bytes, more than the {LARGEST} of a folder's file")
+        data = os.read(file, size + 1)
+        while len(data) < size and (more := os.read(file, size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(file)
+
+
+def _hash_below(root: Path, path: str) -> str:
+    """The SHA-256 of a file below `root`. Raises ValueError for a path that leads out of it, or not to a file."""
+    parts = path.split("/")
+    if path.startswith("/") or "\\" in path or "\0" in path or any(part in {"", ".", ".."} for part in parts):
+        raise ValueError(f"{path!r} is no path below the archive")
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise ValueError(f"{path!r} is no regular file")
+        digest = sha256()
+        while data := os.read(file, _CHUNK):
+            digest.update(data)
+        return digest.hexdigest()
+    finally:
+        os.close(file)
