@@ -24,7 +24,7 @@ def document(number: int) -> bytes:
 
 
 def order(number: int, **other: Any) -> dict[str, Any]:
-    """One order."""
+    """A row of the table, with what the test wants otherwise."""
     name = f"{76000 + number:06d}"
     row = {
         "record_id": number,
