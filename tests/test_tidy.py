@@ -18,7 +18,7 @@ PURE = {
     for name in (
         *("events", "vector", "clock", "values", "schema", "names", "template"),
         *("fold", "conflict", "decide", "errors", "ports", "record", "replay", "frames", "session", "intake"),
-        *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame"),
+        *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
     )
 }
 IO_MODULES = {

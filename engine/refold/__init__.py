@@ -3,6 +3,7 @@
 from .batch import Batch
 from .clients import Answer, Change, PushResult
 from .conflict import Conflict
+from .diff import Difference
 from .engine import Engine
 from .errors import RefoldError
 from .events import Checkpoint, Event, Kind
@@ -20,6 +21,7 @@ __all__ = [
     "Checkpoint",
     "Collection",
     "Conflict",
+    "Difference",
     "Engine",
     "Event",
     "Field",

@@ -75,6 +75,8 @@ class AtVector(msgspec.Struct, frozen=True):
 
 
 Moment = AtTime | AtPosition | AtEnd | AtTag | AtVector
+Said = Moment | str | int | datetime | Mapping[str, int]
+"""A moment as programs say it; see `moment_of`."""
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -136,7 +138,7 @@ def _time(text: str) -> Moment:
     return AtTime(parse_time(text))
 
 
-def moment_of(what: Moment | str | int | datetime | Mapping[str, int]) -> Moment:
+def moment_of(what: Said) -> Moment:
     """A moment as programs say it: as `parse_moment` reads it, a position, a time with zone, a version vector."""
     if isinstance(what, str):
         return parse_moment(what)

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from . import past, queries
+from . import diff, past, queries
 from .batch import schema_for
 from .blame import Blame
 from .conflict import FIELD_STRATEGIES, Conflict
 from .conflict_list import STATUSES, ConflictQuery
+from .diff import Difference
 from .errors import (
     ConflictUnknown,
     EngineClosed,
@@ -28,7 +28,7 @@ from .errors import (
 )
 from .events import TAGS, Checkpoint, Event
 from .fold import State, decode_state, format_digest
-from .moment import Moment, moment_of, named
+from .moment import Said, moment_of, named
 from .ports import Changelog, Query, Store, Tables
 from .progress import Progress
 from .projector import Follower, ProjectionStatus
@@ -111,7 +111,7 @@ class Reader:
         """The moments that have a name, each as the version vector that the log had then."""
         return named((await self.states([TAGS])).get(TAGS))
 
-    async def at(self, moment: Moment | str | int | datetime | Mapping[str, int]) -> View:
+    async def at(self, moment: Said) -> View:
         """The archive as it was at a moment, with the definitions of then.
 
         A moment is a time with its zone, a position of this log, a version vector, or a text as people say it:
@@ -120,6 +120,26 @@ class Reader:
         """
         found, schemas = await self._read(partial(past.opening, moment_of(moment), self._wall()))
         return View(self._read, found, schemas)
+
+    async def diff(
+        self, old: Said, new: Said = "@end", collection: str | type | None = None, key: Any = None
+    ) -> AsyncIterator[Difference]:
+        """What changed from one moment to another: in everything, a collection, or one record of it.
+
+        By collection and key as text; a definition that changed comes before the records of its collection. The older
+        moment need not come first. Raises as `at`, and `CollectionUnknown`.
+        """
+        name = collection if collection is None or isinstance(collection, str) else collection_of(collection).name
+        moments = moment_of(old), moment_of(new)
+        found = await self._read(partial(diff.sides, moments, (name or "", key), self._wall()))
+        for known in found.names:
+            for difference in diff.definition(found, known) if key is None else ():
+                yield difference
+            after: str | None = ""
+            while after is not None:
+                page, after = await self._read(partial(diff.page, found, known, after))
+                for difference in page:
+                    yield difference
 
     async def blame(self, collection: str | type, key: Any) -> Blame | None:
         """Each field's value with the event that wrote it, and what others wrote to it without knowing that one.

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 import refold
 from refold import past
@@ -58,6 +58,7 @@ def without_positions(found: Blame | None) -> Any:
     return found.deleted, found.values, fields, [(one.value, one.event.hash, one.holds) for one in found.presence]
 
 
+@settings(max_examples=40)
 @given(pasts())
 async def test_a_view_is_an_archive_of_just_these_events(events: list[Event]) -> None:
     async with archive(events) as engine:
