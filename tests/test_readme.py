@@ -89,3 +89,11 @@ def test_the_tour_names_no_module_that_is_gone() -> None:
         path.name for path in (ROOT / "tests").rglob("*.py")
     }
     assert set(re.findall(r"\b[a-z_]+\.py\b", tour)) - modules == set()
+
+
+def test_a_device_pulls_as_the_example_says(tmp_path: Path) -> None:
+    runs = "asyncio.run(serve())\ncursor = asyncio.run(pull())\nprint('again')\nasyncio.run(pull(cursor))\n"
+    first, _, again = python(
+        "\n".join([blocks("python")[1], blocks("python")[4], "import asyncio", runs]), tmp_path
+    ).partition("again")
+    assert "put orders 076330" in first and "put" not in again

@@ -19,6 +19,7 @@ PURE = {
         *("events", "vector", "clock", "values", "schema", "names", "template"),
         *("fold", "conflict", "decide", "errors", "ports", "record", "replay", "frames", "session", "intake"),
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
+        *("cursor", "pulls"),
     )
 }
 IO_MODULES = {

@@ -70,7 +70,7 @@ def list_conflicts(connection: sqlite3.Connection, query: ConflictQuery) -> list
     conditions, parameters = ["id > ?"], [query.after]
     if query.status:
         conditions.append(_STATUS[query.status])
-    for name in ("kind", "collection", "id"):
+    for name in ("kind", "collection", "key", "id"):
         if getattr(query, name):
             conditions.append(f"{name} = ?")
             parameters.append(getattr(query, name))

@@ -31,12 +31,13 @@ from refold.ports import Changes, Query
 from refold.references import references
 from refold.schema import Schema
 
+from .sqlite_changed import count_changed, find_changed
 from .sqlite_columns import TableStatements, page_sql, quote
 from .sqlite_conflicts import list_conflicts, save_disputes, settle_anew
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
 from .sqlite_references import referrers, save_dangling, save_references
 
-FORMAT = 2
+FORMAT = 3
 Record = tuple[str, str]
 
 _REMEMBERED = 10_000
@@ -488,6 +489,20 @@ class SqliteTables:
                 if len(found) == limit:
                     break
         return found
+
+    def changed(self, collection: str, after: int, upto: int, limit: int) -> list[tuple[int, str, bytes | None]]:
+        """See `Tables.changed`."""
+        with failures(self.path, "reading the tables"):
+            standing, moved = find_changed(self._connection, self._read_events, (collection, after, upto), limit)
+            states = self._states(standing)
+        found: dict[int, tuple[int, str, bytes | None]] = {at: (at, key, None) for at, key in moved}
+        rows = {row[1]: (row[1], row[0], state) for row, state in zip(standing, states, strict=True)}
+        return [row for _, row in sorted((found | rows).items())][:limit]
+
+    def count_changed(self, collection: str, after: int, upto: int) -> int:
+        """See `Tables.count_changed`."""
+        with failures(self.path, "counting the records"):
+            return count_changed(self._connection, self._read_events, (collection, after, upto))
 
     def definitions(self) -> dict[str, bytes]:
         """See `Tables.definitions`."""

@@ -16,6 +16,7 @@ CREATE TABLE _refold_records (
     state BLOB,
     UNIQUE (collection, key)
 );
+CREATE INDEX _refold_records_newest ON _refold_records (collection, position);
 CREATE TABLE _refold_conflicts (
     id TEXT NOT NULL,
     closed INTEGER NOT NULL,

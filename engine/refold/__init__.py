@@ -8,6 +8,7 @@ from .engine import Engine
 from .errors import RefoldError
 from .events import Checkpoint, Event, Kind
 from .opening import open  # noqa: A004 - `refold.open` reads as what it is
+from .pulls import Page, Pulled, Removed
 from .reader import Status
 from .record import Record
 from .schema import Collection, Field, collection
@@ -27,9 +28,12 @@ __all__ = [
     "Field",
     "Finding",
     "Kind",
+    "Page",
+    "Pulled",
     "PushResult",
     "Record",
     "RefoldError",
+    "Removed",
     "Report",
     "Status",
     "SyncReport",

@@ -65,6 +65,7 @@ class ConflictQuery(msgspec.Struct, frozen=True):
     status: str = ""
     kind: str = ""
     collection: str = ""
+    key: str = ""
     id: str = ""
     limit: int = 500
     after: str = ""

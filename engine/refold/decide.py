@@ -183,7 +183,7 @@ class _Decider:
                 wanted = to_data(evolve(from_data(request.collection, old), from_data(request.collection, wanted)))
             else:
                 self.refuse_twin(request.collection)
-            stored = latest(state)[0] if state is not None else {}
+            stored = {"meta": {}, "priority": "normal", **latest(state)[0]} if state is not None else {}
             data = {name: value for name, value in wanted.items() if not same(stored.get(name), value)}
             return (Kind.DEFINE, data) if data else None
         if request.operation is Operation.NOTE:

@@ -361,6 +361,27 @@ class MomentRefused(RefoldError, ValueError):
 
 
 @dataclass(eq=False)
+class CursorRefused(RefoldError):
+    """A text that is no cursor, or not one of what is asked."""
+
+    code: ClassVar[str] = "cursor-refused"
+    message: ClassVar[str] = "cursor {cursor!r} {why}"
+    hint: ClassVar[str] = "pass `next` of the page before as it was, and ask for the same; or pull from the start"
+    cursor: str
+    why: str
+
+
+@dataclass(eq=False)
+class CursorForeign(RefoldError):
+    """A cursor that another log gave out: another archive's, or this one's before it was cut or rebuilt."""
+
+    code: ClassVar[str] = "cursor-foreign"
+    message: ClassVar[str] = "the cursor is of another log than {path}, or of what it was before it was restored"
+    hint: ClassVar[str] = "forget what was pulled, and pull from the start, without a cursor"
+    path: str
+
+
+@dataclass(eq=False)
 class ExtraMissing(RefoldError):
     """A package that an optional part needs is not installed."""
 

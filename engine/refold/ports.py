@@ -142,6 +142,17 @@ class Tables(Protocol):
         They come by collection and key, each as text, and begin after one that need not be there.
         """
 
+    def changed(self, collection: str, after: int, upto: int, limit: int) -> list[tuple[int, str, bytes | None]]:
+        """At most `limit` records of a collection whose newest event up to position `upto` stands after `after`.
+
+        In the order of that event: its position, the record's key, and the state, None where there are events beyond
+        `upto`. What it costs depends on how many they are and on what was written since `upto`, not on where they
+        stand. Definitions are left out.
+        """
+
+    def count_changed(self, collection: str, after: int, upto: int) -> int:
+        """How many records `changed` gives in all."""
+
     def definitions(self) -> dict[str, bytes]:
         """The states of all definitions, by collection."""
 

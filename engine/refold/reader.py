@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from . import diff, past, queries
+from . import diff, past, pulls, queries
 from .batch import schema_for
 from .blame import Blame
 from .conflict import FIELD_STRATEGIES, Conflict
@@ -32,8 +32,9 @@ from .moment import Said, moment_of, named
 from .ports import Changelog, Query, Store, Tables
 from .progress import Progress
 from .projector import Follower, ProjectionStatus
+from .pulls import Asked, Page
 from .record import Record
-from .schema import Schema, collection_of
+from .schema import PRIORITIES, Schema, collection_of
 from .values import show
 from .verify import ChainCheck, Finding, Report
 from .view import View
@@ -43,6 +44,9 @@ T = TypeVar("T")
 
 CONFLICT_BATCH = 50
 """Conflicts whose records' histories are read at once."""
+
+PULL_LIMIT = 1000
+"""The most records that one page of a pull may have."""
 
 POLL_SECONDS = 0.2
 """How often an archive that another process writes is looked at for new events."""
@@ -279,6 +283,39 @@ class Reader:
         if not found:
             raise ConflictUnknown(conflict_id, "is on the list")
         return found[0]
+
+    async def pull(
+        self,
+        after: str = "",
+        *,
+        collections: Sequence[str | type] = (),
+        priority: str = PRIORITIES[0],
+        limit: int = 100,
+    ) -> Page:
+        """One page of what a thin client lacks: the records that changed since it pulled last, as they are.
+
+        `after` is `next` of the page before; nothing pulls from the start. A pull is the pages up to one without
+        `has_more`; it gives each record once, parents before children, as it stood when the pull began, whatever is
+        written meanwhile: that comes with the next pull. A client that takes in every page so has the archive's state
+        at the `position` of the last. Deleted records are told too. In a circle of collections, or in one that refers
+        to itself, a child may come before its parent.
+
+        `collections` are all where none is named. `priority` leaves out collections that are less urgent than it: each
+        has one by its definition (`low`, `normal`, `high`, `critical`; `normal` where it says nothing), and is as
+        urgent as the most urgent collection that may refer to it, so that no parent is left out for its own priority.
+        The most urgent come first, as far as parents allow. A cursor goes with what it was asked for: a client that
+        pulls what is critical often, and the rest at night, has a cursor for each. `limit` is how many records a page
+        has, 1 to 1000.
+
+        Raises `CursorRefused` for what is no cursor of such a pull, `CursorForeign` for that of another log, which
+        includes this one before it was restored, `CollectionUnknown`, `ValueRefused`.
+        """
+        names = tuple(name if isinstance(name, str) else collection_of(name).name for name in collections)
+        if priority not in PRIORITIES:
+            raise ValueRefused("", "priority", f"is none of {', '.join(PRIORITIES)}", show(priority))
+        if not 1 <= limit <= PULL_LIMIT:
+            raise ValueRefused("", "limit", f"is 1 to {PULL_LIMIT}", show(limit))
+        return await self._read(partial(pulls.page, Asked(after, names, priority, limit), self._store.path))
 
     async def settled(self) -> None:
         """Returns when every projection has reached what is now the end of the log. Raises `ProjectionFailed`."""

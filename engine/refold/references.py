@@ -19,7 +19,7 @@ from .fold import State
 from .schema import Schema
 
 
-def _reached(start: str, schemas: Mapping[str, Schema]) -> set[str]:
+def reached_from(start: str, schemas: Mapping[str, Schema]) -> set[str]:
     """The collections that records of one may refer to, over any number of steps; those alone that are defined."""
     found: set[str] = set()
     waiting = [start]
@@ -37,7 +37,7 @@ def dependency_order(schemas: Mapping[str, Schema]) -> tuple[list[str], list[lis
     reaches, itself included, is a true part of what each collection outside its circle reaches that refers to it; so
     the order is by how much they reach.
     """
-    reached = {name: _reached(name, schemas) for name in schemas}
+    reached = {name: reached_from(name, schemas) for name in schemas}
     circles = {name: sorted(other for other in found if name in reached[other]) for name, found in reached.items()}
     order = sorted(schemas, key=lambda name: (len(reached[name] | {name}), circles[name] or [name], name))
     return order, sorted({circle[0]: circle for circle in circles.values() if circle}.values())

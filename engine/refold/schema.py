@@ -27,6 +27,9 @@ from .values import TYPES, Refused, show
 
 T = TypeVar("T", bound=type)
 
+PRIORITIES = ("low", "normal", "high", "critical")
+"""How urgent a collection's records are to whoever pulls them, least first."""
+
 KEY_TYPES = {"str", "int", "date", "datetime"}
 KEY_LIMIT = 1000
 _NAME = re.compile(r"[^\W\d][\w-]{0,63}")
@@ -56,7 +59,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     """A named kind of record. `neutralise` keeps spreadsheets from running its CSV cells as formulas.
 
     `meta` has entries of a folder's meta.json for readers of an older format: by name a text, or `{field}` for the
-    value that the folder's first record has there. `schema_version` may be among them.
+    value that the folder's first record has there. `schema_version` may be among them. `priority` says how urgent the
+    records are to clients that pull them.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     neutralise: bool = True
     meta: dict[str, str] = {}
+    priority: str = "normal"
 
 
 def parse_field(spec: object) -> Field:
@@ -135,6 +140,8 @@ def check(collection: Collection) -> Collection:
         raise refuse(f"the key {collection.key!r} must be one of its fields, not null, of type {kinds}")
     if collection.strategy not in STRATEGIES:
         raise refuse(f"strategy {collection.strategy!r} is none of {', '.join(STRATEGIES)}")
+    if collection.priority not in PRIORITIES:
+        raise refuse(f"priority {collection.priority!r} is none of {', '.join(PRIORITIES)}")
     if collection.version < 1:
         raise refuse("version counts from 1")
     try:
@@ -183,9 +190,8 @@ def evolve(old: Collection | None, new: Collection) -> Collection:
 
 def to_data(collection: Collection) -> dict[str, Any]:
     """A definition as the data of an event: one entry a property and one a field."""
-    data: dict[str, Any] = {
-        name: getattr(collection, name) for name in ("key", "folder", "strategy", "version", "neutralise", "meta")
-    }
+    names = ("key", "folder", "strategy", "version", "neutralise", "meta", "priority")
+    data: dict[str, Any] = {name: getattr(collection, name) for name in names}
     for order, (name, field) in enumerate(collection.fields.items()):
         data[_FIELD_PREFIX + name] = {**msgspec.to_builtins(field), "order": order}
     return data

@@ -230,6 +230,21 @@ class TablesConformance:
                 assert tables.conflicts(ConflictQuery()) == model.conflicts(ConflictQuery()), end
                 self.reopen(tables)
 
+    def test_what_changed_is_that_of_the_model_wherever_it_stood(self) -> None:
+        tables, log, _ = self.filled()
+        model = MemoryTables(log.at)
+        while catch_up(log, model):
+            pass
+        end = model.checkpoint().position
+        for name in ("things", "parts", "never"):
+            for upto in range(end + 1):
+                for after in range(upto + 1):
+                    expected = model.changed(name, after, upto, 100)
+                    assert tables.changed(name, after, upto, 100) == expected, (name, after, upto)
+                    assert tables.count_changed(name, after, upto) == len(expected)
+                    for limit in (1, 2):
+                        assert tables.changed(name, after, upto, limit) == expected[:limit]
+
     def test_find_orders_by_every_field_and_pages(self) -> None:
         tables, model, schema = self.both()
         for field in schema.columns:

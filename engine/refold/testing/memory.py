@@ -154,6 +154,25 @@ class MemoryTables:
         """See `Tables.history`."""
         return sorted(position for record in records for position in self._positions.get(record, ()))
 
+    def _newest(self, collection: str, after: int, upto: int) -> list[tuple[int, Record]]:
+        last = (
+            (max((at for at in positions if at <= upto), default=0), record)
+            for record, positions in self._positions.items()
+            if record[0] == collection and record[1]
+        )
+        return sorted((at, record) for at, record in last if after < at)
+
+    def changed(self, collection: str, after: int, upto: int, limit: int) -> list[tuple[int, str, bytes | None]]:
+        """See `Tables.changed`."""
+        found = self._newest(collection, after, upto)[:limit]
+        return [
+            (at, record[1], self.states[record] if at == self._positions[record][-1] else None) for at, record in found
+        ]
+
+    def count_changed(self, collection: str, after: int, upto: int) -> int:
+        """See `Tables.count_changed`."""
+        return len(self._newest(collection, after, upto))
+
     def save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
         """See `Tables.save`."""
         self.faults.begin("save")
@@ -250,6 +269,7 @@ class MemoryTables:
             if query.status in {"", one.status}
             and query.kind in {"", one.entry.kind}
             and query.collection in {"", one.entry.collection}
+            and query.key in {"", one.entry.key}
             and query.id in {"", one.entry.id}
             and one.entry.id > query.after
         ]
