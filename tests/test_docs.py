@@ -13,17 +13,22 @@ SECTIONS = {title: body for title, _, body in (part.partition("\n") for part in 
 EVERYWHERE = SECTIONS["Everywhere"]
 
 
+def family(command: click.Command) -> list[click.Command]:
+    """A command and those below it, which share its section; of all of them, the first alone."""
+    below = command.commands.values() if isinstance(command, click.Group) and command is not app else []
+    return [command, *(found for part in below for found in family(part))]
+
+
 def options(command: click.Command) -> set[str]:
-    """Every spelling of every option, of a group with those of its commands."""
-    own = [param for param in command.params if isinstance(param, click.Option)]
-    names = {name for param in own for name in (*param.opts, *param.secondary_opts)}
-    below = command.commands.values() if isinstance(command, click.Group) and command is not app else ()
-    return names.union(*map(options, below))
+    """Every spelling of every option that is shown."""
+    params = [param for part in family(command) for param in part.params]
+    shown = [param for param in params if isinstance(param, click.Option) and not param.hidden]
+    return {name for param in shown for name in (*param.opts, *param.secondary_opts)}
 
 
 def mentioned(text: str) -> set[str]:
     """The options that stand in code."""
-    code = " ".join(re.findall(r"`([^`]+)`", text.replace("\n", " ")))
+    code = " ".join(re.findall(r"`([^`]+)`", text.replace("```", "`").replace("\n", " ")))
     return set(re.findall(r"(?<![\w-])(--[a-z][a-z-]+|-[a-zA-Z])\b", code))
 
 
@@ -38,7 +43,7 @@ def test_a_section_names_the_options_of_its_command_and_no_other(name: str) -> N
     own = options(app.commands[name])
     assert own - mentioned(section) - common == set()
     others = {"import": {"--neutralise"}, "export": {"--neutralised"}}.get(name, set())
-    assert mentioned(section) - own - others == set()
+    assert mentioned(section) - own - options(app) - others == set()
 
 
 def test_what_is_taken_everywhere_is_described_once() -> None:
@@ -51,14 +56,15 @@ def test_exit_codes_and_variables_are_those_of_the_code() -> None:
     variables = {
         str(param.envvar)
         for command in (app, *app.commands.values())
-        for param in command.params
+        for part in family(command)
+        for param in part.params
         if param.envvar is not None
     }
     assert variables == set(re.findall(r"REFOLD_[A-Z_]+", TEXT)) - {"REFOLD_"}
 
 
 def test_every_command_and_option_explains_itself() -> None:
-    for command in app.commands.values():
+    for command in (part for found in app.commands.values() for part in family(found)):
         assert command.help
         for param in command.params:
             assert not isinstance(param, click.Option) or param.help, (command.name, param.name)

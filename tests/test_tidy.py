@@ -21,7 +21,7 @@ PURE = {
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
         *("cursor", "pulls"),
     )
-}
+} | {f"adapters/refold_adapters/backup/{name}.py" for name in ("manifest", "retention")}
 IO_MODULES = {
     *("aiofiles", "aiosqlite", "anyio", "asyncio", "fcntl", "http", "io", "mmap", "multiprocessing", "os", "random"),
     *("secrets", "select", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile"),

@@ -52,8 +52,8 @@ class Report(msgspec.Struct, frozen=True):
 class ChainCheck:
     """Checks a log event by event; `heads` is where each replica stands so far."""
 
-    def __init__(self) -> None:
-        self.heads: dict[str, Head] = {}
+    def __init__(self, heads: Mapping[str, Head] | None = None) -> None:
+        self.heads: dict[str, Head] = dict(heads or {})
         self.events = 0
         self._last = 0
 
@@ -71,9 +71,10 @@ class ChainCheck:
             return
         if not whole:
             yield self._about(event, "log-rot", "the stored bytes are not canonical")
-        yield from self._follow(event, sha256(body).digest())
+        yield from self.follow(event, sha256(body).digest())
 
-    def _follow(self, event: Event, digest: bytes) -> Iterator[Finding]:
+    def follow(self, event: Event, digest: bytes) -> Iterator[Finding]:
+        """What is wrong with where an event stands, if anything; `digest` is its hash."""
         head = self.heads.get(event.replica, GENESIS)
         if event.seq != head.seq + 1:
             yield self._about(event, "log-chain", f"seq {event.seq} follows {head.seq}")

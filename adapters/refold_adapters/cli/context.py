@@ -42,6 +42,7 @@ class CliSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     actor: str | None = None
     batch_size: int | None = None
+    backups: str | None = None
 
 
 class Settled(msgspec.Struct):

@@ -60,13 +60,14 @@ def restore_(
             report = await restore(
                 settled.root, target, origin=origin, at=at, replica=replica, actor=actor, progress=bars
             )
-        _tell(settled, report)
+        tell_restored(settled, report)
         return 0 if report.ok else 4
 
     return perform(work)
 
 
-def _tell(settled: Settled, report: RestoreReport) -> None:
+def tell_restored(settled: Settled, report: RestoreReport) -> None:
+    """Says what a restore made."""
     if settled.json:
         document({"ok": report.ok, **msgspec.structs.asdict(report)})
         return

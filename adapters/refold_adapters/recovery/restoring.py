@@ -27,7 +27,7 @@ from refold_adapters.lock import Lock
 from refold_adapters.settings import load_settings
 from refold_adapters.sqlite_log import SqliteLog
 
-from .building import Making, Tell, append_all, bring_up, build, with_failures
+from .building import Making, Tell, append_all, bring_up, build, measure, with_failures
 from .report import RestoreReport
 
 _PAGE = 1000
@@ -135,12 +135,6 @@ class _Restore:
         remove_database(self.source / self.settings.tables)
         remove_database(self.source / INDEX)
 
-    def measure(self, root: Path) -> None:
-        """How large the result is."""
-        for _, _, names, descriptor in os.fwalk(root):
-            self.report.folders += "meta.json" in names
-            self.report.bytes += sum(os.stat(name, dir_fd=descriptor).st_size for name in names)
-
 
 def _guarded(restore: _Restore, work: Callable[[], None], now: int) -> None:
     """Does blocking work while no other process can write the archive."""
@@ -194,7 +188,7 @@ async def restore(
         root = source
     else:
         root = await _elsewhere(doing, Making(target, doing.replica, source, actor, clock))
-    await asyncio.to_thread(doing.measure, root)
+    await asyncio.to_thread(measure, root, doing.report)
     doing.report.seconds = round(time.monotonic() - started, 3)
     return doing.report
 
