@@ -209,7 +209,7 @@ CANARIES = {
         {"if record in before:": "if False:"},
         conforming(TABLES, "test_batching_makes_no_difference"),
     ),
-    "prev not checked": Canary(verify.ChainCheck, "_follow", {"event.prev != head.hash": "False"}, CHAINED),
+    "prev not checked": Canary(verify.ChainCheck, "_follow", {"link.prev != head.hash": "False"}, CHAINED),
     "mappings in any order": Canary(
         events, "canonical", {"_encoder.encode(event)[1:-1]": "msgspec.msgpack.encode(event)[1:-1]"}, SPELT
     ),

@@ -10,7 +10,7 @@ import pytest
 
 import refold
 from refold.errors import LogCorrupt
-from refold.verify import Finding
+from refold.verdict import Finding
 
 from .crash.work import PARTS, THINGS
 
@@ -61,8 +61,8 @@ async def test_a_flipped_bit_in_an_event(archive: Path) -> None:
     connection.close()
     alter(archive / "changelog.db", "UPDATE events SET body = ? WHERE position = 7", flip(body, b"note 4"))
     found = (await verified(archive))[0]
-    assert (found.kind, found.replica, found.seq, found.position) == ("log-chain", "office", 8, 8)
-    assert "does not follow the stored event 7" in found.detail
+    assert (found.kind, found.replica, found.seq, found.position) == ("log-rot", "office", 7, 7)
+    assert "not the one that seq 8 of its replica follows" in found.detail
 
 
 async def test_a_flipped_bit_in_the_frame_of_an_event(archive: Path) -> None:
@@ -71,7 +71,7 @@ async def test_a_flipped_bit_in_the_frame_of_an_event(archive: Path) -> None:
     connection.close()
     alter(archive / "changelog.db", "UPDATE events SET body = ? WHERE position = 7", bytes([body[0] ^ 0x40]) + body[1:])
     found = (await verified(archive))[0]
-    assert (found.kind, found.position) == ("log-rot", 7)
+    assert (found.kind, found.replica, found.seq, found.position) == ("log-rot", "office", 7, 7)
 
 
 async def test_the_last_events_cut_off(archive: Path) -> None:

@@ -20,6 +20,7 @@ PURE = {
         *("fold", "conflict", "decide", "errors", "ports", "record", "replay", "frames", "session", "intake"),
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
         *("cursor", "pulls"),
+        *("verify", "verdict"),
     )
 } | {f"adapters/refold_adapters/backup/{name}.py" for name in ("manifest", "retention")}
 IO_MODULES = {

@@ -30,12 +30,14 @@ from refold.errors import (
     StorageFailed,
 )
 from refold.ports import Changelog, Clock, Projection, Tables
+from refold.progress import uninterrupted
 from refold.replay import REPLAY_BATCH, catch_up, is_ahead
 from refold.sync_side import EngineSide
-from refold.verify import Finding
+from refold.verdict import Finding
 
 from .folders import INDEX, FolderReplicas, ReadTables
 from .lock import Lock
+from .log_check import check_database, torn
 from .settings import Settings, load_settings
 from .sqlite_connection import SqliteThread
 from .sqlite_log import SqliteLog
@@ -53,13 +55,21 @@ def _step(position: int, upto: int | None) -> int:
     return REPLAY_BATCH if upto is None else min(REPLAY_BATCH, upto - position)
 
 
+async def _end(thread: SqliteThread, parts: Sequence[SqliteLog | SqliteTables]) -> None:
+    try:
+        for part in parts:
+            await thread.run(part.close)
+    finally:
+        await thread.stop()
+
+
 def remove_database(path: Path) -> None:
     """Deletes a SQLite database with what SQLite keeps beside it."""
     for suffix in _SIDE_FILES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _is_damage(error: StorageFailed) -> bool:
+def is_damage(error: StorageFailed) -> bool:
     """Whether a file is no sound database, which is no reason to give up where it can be made anew."""
     cause = error.__cause__
     return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
@@ -75,6 +85,7 @@ class FileStore:
         self.readonly = readonly
         self.projections: Sequence[Projection] = ()
         self._log_path = root / settings.changelog
+        self._wal = root / f"{settings.changelog}-wal"
         self._tables_path = root / settings.tables
         self._rebuilt_path = self._tables_path.with_suffix(".rebuild.db")
         self._verified_path = self._tables_path.with_suffix(".verify.db")
@@ -105,6 +116,8 @@ class FileStore:
         for left in (self._rebuilt_path, self._verified_path):
             remove_database(left)
         exists = self._log_path.exists()
+        if unfinished := torn(self._wal):
+            _logger.warning("%s: %d bytes of a commit that never ended are passed over", self._wal, unfinished)
         self._log = SqliteLog(self._log_path, owner="" if exists else replica or new_id())
         found = self._log.replica()
         if not found and not self._log.end():  # whoever created it died before it had an owner
@@ -135,7 +148,7 @@ class FileStore:
         except FormatOld as error:
             _logger.info("%s; it is made anew", error)
         except StorageFailed as error:
-            if not _is_damage(error):
+            if not is_damage(error):
                 raise
             _logger.warning("%s is damaged and is made anew: %s", self._tables_path, error)
         return False
@@ -157,7 +170,7 @@ class FileStore:
         try:
             return [FolderReplicas(self.root, log, tables, readonly=self.readonly)]
         except StorageFailed as error:
-            if self.readonly or not _is_damage(error):
+            if self.readonly or not is_damage(error):
                 raise
         remove_database(self.root / INDEX)
         return [FolderReplicas(self.root, log, tables)]
@@ -197,24 +210,34 @@ class FileStore:
         """
         assert self._writing is not None
         async with self._folding:
-            await self._fold_into(self._rebuilt_path, progress)
+            try:
+                await self._fold_into(self._rebuilt_path, progress)
+            except BaseException:
+                await uninterrupted(asyncio.to_thread(remove_database, self._rebuilt_path))
+                raise
             await self._writing.run(lambda: self._swap_tables(self._rebuilt_path))
 
     async def _fold_into(self, path: Path, progress: Callable[[int], None], upto: int | None = None) -> None:
         """Folds the log, or its events up to a position, into new tables at `path`."""
         thread = await SqliteThread.start()
+        parts: list[SqliteLog | SqliteTables] = []
         try:
-            await thread.run(lambda: remove_database(path))
-            log = await thread.run(lambda: SqliteLog(self._log_path, readonly=True))
-            tables = await thread.run(lambda: SqliteTables(path, log.at))
+            log, tables = await thread.run(lambda: self._beside(path, parts))
             position = 0
             while await thread.run(partial(catch_up, log, tables, _step(position, upto))):
                 position = await thread.run(lambda: tables.checkpoint().position)
                 progress(position)
-            await thread.run(tables.close)
-            await thread.run(log.close)
         finally:
-            await thread.stop()
+            await uninterrupted(_end(thread, parts))
+
+    def _beside(self, path: Path, parts: list[SqliteLog | SqliteTables]) -> tuple[SqliteLog, SqliteTables]:
+        """The log and new tables at `path`, noted in `parts` for whoever closes them."""
+        remove_database(path)
+        log = SqliteLog(self._log_path, readonly=True)
+        parts.append(log)
+        tables = SqliteTables(path, log.at)
+        parts.insert(0, tables)
+        return log, tables
 
     def _swap_tables(self, beside: Path) -> None:
         log = self._own_log()
@@ -229,23 +252,49 @@ class FileStore:
         beside.replace(self._tables_path)
         self._tables = SqliteTables(self._tables_path, log.at)
 
+    async def verify_log(self) -> list[Finding]:
+        """See `Store.verify_log`. A WAL that somebody writes is never whole, so it is looked at where nobody does."""
+        return await asyncio.to_thread(self._verify_log)
+
+    def _verify_log(self) -> list[Finding]:
+        found = check_database(self._log_path)
+        if self.readonly and not self._lock.may_be_held() and (left := torn(self._wal)):
+            detail = f"{left} bytes of a commit that never ended, and that nobody was told of"
+            found.append(Finding("log-torn", detail, file=self._wal.name))
+        return found
+
     async def verify_tables(self, progress: Callable[[int], None]) -> list[Finding]:
         """See `Store.verify_tables`: the log is folded into tables beside, and the two are compared.
 
         Readers fold in the system's place for temporary files: what is beside the tables belongs to the writer.
         """
         async with self._folding:
-            check = await asyncio.to_thread(TablesCheck, self._tables_path)
+            try:
+                check = await asyncio.to_thread(TablesCheck, self._tables_path)
+            except StorageFailed as error:
+                if not is_damage(error):
+                    raise
+                return [
+                    Finding("table-altered", f"the database is damaged: {error.reason}", file=self._tables_path.name)
+                ]
             place = await asyncio.to_thread(tempfile.mkdtemp, prefix="refold-") if self.readonly else None
             beside = self._verified_path if place is None else Path(place) / self._verified_path.name
             try:
                 await self._fold_into(beside, progress, upto=check.position)
-                return await asyncio.to_thread(check.compare, beside)
+                return [*await asyncio.to_thread(check.compare, beside), *await self.read(partial(self._behind, check))]
             finally:
                 await asyncio.to_thread(check.close)
                 await asyncio.to_thread(remove_database, beside)
                 if place is not None:
                     await asyncio.to_thread(os.rmdir, place)
+
+    def _behind(self, check: TablesCheck, log: Changelog, _tables: Tables) -> list[Finding]:
+        """Whether the tables lack what the log has, while there is nobody who is about to write it there."""
+        end = log.end()
+        if check.position >= end or (self.readonly and self._lock.may_be_held()):
+            return []
+        detail = f"they stand at position {check.position}, the log at {end}"
+        return [Finding("tables-behind", detail, position=check.position, file=self._tables_path.name)]
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -52,6 +53,18 @@ class Lock:
             raise StorageFailed(str(self.path), "locking", str(error)) from error
         self._descriptor = descriptor
 
+    def may_be_held(self) -> bool:
+        """Whether the process that last took it may live. Taking the lock to find out would refuse a writer."""
+        try:
+            holder = msgspec.json.decode(self.path.read_bytes(), type=Holder)
+            if holder.host == socket.gethostname():
+                os.kill(holder.pid, 0)
+        except (FileNotFoundError, ProcessLookupError, msgspec.DecodeError, OverflowError):
+            return False
+        except PermissionError:
+            return True
+        return True
+
     def _refusal(self, text: bytes) -> Locked:
         try:
             holder = msgspec.json.decode(text, type=Holder)
@@ -62,5 +75,7 @@ class Lock:
     def release(self) -> None:
         """Gives the lock back."""
         if self._descriptor >= 0:
+            with suppress(OSError):  # the text is for those who are refused, and for guesses
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from refold.verify import Finding
+from refold.verdict import Finding
 
 from .sqlite_columns import quote
 from .sqlite_connection import connect, failures

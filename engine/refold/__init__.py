@@ -13,7 +13,7 @@ from .reader import Status
 from .record import Record
 from .schema import Collection, Field, collection
 from .sync import SyncReport
-from .verify import Finding, Report
+from .verdict import Finding, Report, Verdict
 
 __all__ = [
     "Answer",
@@ -37,6 +37,7 @@ __all__ = [
     "Report",
     "Status",
     "SyncReport",
+    "Verdict",
     "collection",
     "open",
 ]

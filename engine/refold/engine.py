@@ -24,6 +24,7 @@ from .decide import Answered, Operation, Repeat, Request
 from .errors import (
     ConflictUnknown,
     DefinitionRefused,
+    ProjectionUnknown,
     ReadOnly,
     ResolutionRefused,
     StorageFailed,
@@ -235,12 +236,23 @@ class Engine(Reader):
             raise ReadOnly(self._store.path)
         return EngineSide(self._store, self._writer)
 
-    async def rebuild(self, progress: Callable[[str, int], None] = lambda what, done: None) -> None:
-        """Makes every projection anew from the log; readers see the old state until the new one is complete."""
+    async def rebuild(
+        self, progress: Callable[[str, int], None] = lambda what, done: None, *, what: str | None = None
+    ) -> None:
+        """Makes the tables, or another projection by its name, or all of them anew from the log, while writes go on.
+
+        Tables grow beside the old ones, which readers see until the new ones have caught up. Folders stand among other
+        people's documents, so no tree is swapped: each file that is not as it should be is replaced by a rename.
+        Whoever is cancelled leaves the old tables, and folders that go on being made anew. Raises `ProjectionUnknown`.
+        """
         if self._writer is None:
             raise ReadOnly(self._store.path)
-        await self._store.rebuild_tables(partial(progress, "tables"))
-        for follower in self._followers:
+        followers = [follower for follower in self._followers if what in {None, follower.projection.name}]
+        if what not in {None, "tables"} and not followers:
+            raise ProjectionUnknown(str(what), ["tables", *(follower.projection.name for follower in self._followers)])
+        if what in {None, "tables"}:
+            await self._store.rebuild_tables(partial(progress, "tables"))
+        for follower in followers:
             progress(follower.projection.name, 0)
             await follower.restart()
         await self.settled()

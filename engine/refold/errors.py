@@ -326,6 +326,17 @@ class ProjectionFailed(RefoldError):
 
 
 @dataclass(eq=False)
+class ProjectionUnknown(RefoldError):
+    """A projection that this archive does not keep."""
+
+    code: ClassVar[str] = "projection-unknown"
+    message: ClassVar[str] = "this archive keeps no {name}; it keeps {known}"
+    hint: ClassVar[str] = "refold.toml says which projections are kept"
+    name: str
+    known: list[str]
+
+
+@dataclass(eq=False)
 class PositionUnknown(RefoldError):
     """A position or time outside the log."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike, fspath
 from typing import Any
@@ -18,6 +18,7 @@ from .engine import Engine
 from .errors import ClockBehind
 from .installed import installed
 from .ports import Clock, OpenStore
+from .progress import uninterrupted
 from .projector import LAG_BOUND, QUIET_SECONDS
 
 GROUP = "refold.stores"
@@ -31,22 +32,6 @@ def system_clock() -> int:
 def random_id() -> str:
     """A new replica id: 64 random bits."""
     return secrets.token_hex(8)
-
-
-async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Finishes `work` even if the caller is cancelled meanwhile; the cancellation is raised after it."""
-    task = asyncio.ensure_future(work)
-    cancelled = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-        except Exception:  # noqa: BLE001 - raised below, from the task itself
-            break
-    task.result()
-    if cancelled is not None:
-        raise cancelled
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from .conflict_list import ConflictQuery, Disputed, Listed
 from .events import Checkpoint, Event, Head
 from .fold import State
 from .schema import Schema
-from .verify import Finding
+from .verdict import Finding
 
 T = TypeVar("T")
 Record = tuple[str, str]
@@ -191,6 +191,9 @@ class Store(Protocol):
 
         `progress` is told the position that has been folded.
         """
+
+    async def verify_log(self) -> list[Finding]:
+        """What is wrong with the files of the log besides its events."""
 
     async def verify_tables(self, progress: Callable[[int], None]) -> list[Finding]:
         """What the tables hold that the log does not say, and the other way round."""

@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+
+async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Finishes `work` even if the caller is cancelled meanwhile; the cancellation is raised after it."""
+    task = asyncio.ensure_future(work)
+    cancelled = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except Exception:  # noqa: BLE001 - raised below, from the task itself
+            break
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 class Progress:

@@ -20,7 +20,7 @@ import msgspec
 from .errors import ProjectionFailed
 from .events import Checkpoint, Event
 from .ports import Changelog, Projection, Store, Tables
-from .progress import Progress
+from .progress import Progress, uninterrupted
 from .replay import advance, events_after, is_ahead
 
 _logger = logging.getLogger("refold.projector")
@@ -78,14 +78,23 @@ class Follower:
         await self.progress.reached(position)
 
     async def restart(self) -> None:
-        """Makes the projection forget everything and apply the log from the start, also after a failure."""
+        """Makes the projection forget everything and apply the log from the start, also after a failure.
+
+        Whoever asked for it may be cancelled; the projection follows on all the same.
+        """
+        await uninterrupted(self._restart())
+
+    async def _restart(self) -> None:
         self._stop = True
         self._hurry.set()
         await self._task
-        await self._store.project(self.projection.reset)
-        self.progress.restart()
-        self.failure, self._stop = None, False
-        self._task = asyncio.create_task(self._run(), name=self._task.get_name())
+        try:
+            await self._store.project(self.projection.reset)
+            self.progress.restart()
+            self.failure = None
+        finally:
+            self._stop = False
+            self._task = asyncio.create_task(self._run(), name=self._task.get_name())
 
     async def close(self, *, flush: bool) -> None:
         """Ends the task, after it has caught up if `flush`. Raises `ProjectionFailed` if it could not."""

@@ -26,6 +26,9 @@ from .schema import Schema
 READ_BATCH = 500
 """Events or records fetched from the store at once."""
 
+CHAIN_BATCH = 2000
+"""Events fetched at once that are hashed and not decoded in full."""
+
 
 def standing(log: Changelog, tables: Tables) -> tuple[str, Mapping[str, Schema], Checkpoint, int]:
     """Whose log it is, what is defined, how far the tables have come, and the newest time in the log."""
@@ -108,7 +111,14 @@ def events(after: int, log: Changelog, _tables: Tables) -> list[Event]:
 
 def bodies(after: int, end: int, log: Changelog, _tables: Tables) -> list[tuple[int, bytes]]:
     """The canonical bytes of the next events after a position, up to an end."""
-    return log.bodies(after, max(0, min(READ_BATCH, end - after)))
+    return log.bodies(after, max(0, min(CHAIN_BATCH, end - after)))
+
+
+def hashes(
+    dots: Sequence[tuple[str, int]], log: Changelog, _tables: Tables | None = None
+) -> dict[tuple[str, int], bytes]:
+    """The hashes of the events with these dots."""
+    return {event.dot: event.hash for event in log.at(sorted(log.positions(dots)))}
 
 
 def at(positions: Sequence[int], log: Changelog, _tables: Tables) -> list[Event]:

@@ -7,7 +7,7 @@ of one moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -23,7 +23,7 @@ from .errors import (
     ConflictUnknown,
     EngineClosed,
     ProjectionFailed,
-    RefoldError,
+    ProjectionUnknown,
     ValueRefused,
 )
 from .events import TAGS, Checkpoint, Event
@@ -36,7 +36,9 @@ from .pulls import Asked, Page
 from .record import Record
 from .schema import PRIORITIES, Schema, collection_of
 from .values import show
-from .verify import ChainCheck, Finding, Report
+from .verdict import Finding, Report
+from .verify import Claim
+from .verifying import EVERYTHING, Verification
 from .view import View
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -345,40 +347,30 @@ class Reader:
         projections += [follower.status() for follower in self._followers]
         return Status(self.replica, checkpoint.position, checkpoint.vector, projections, collections)
 
-    async def verify(self, progress: Callable[[str, int], None] = lambda what, done: None) -> Report:
+    async def verify(
+        self,
+        progress: Callable[[str, int], None] = lambda what, done: None,
+        *,
+        claims: Iterable[Claim] = (),
+        only: Container[str] = EVERYTHING,
+    ) -> Report:
         """Checks the log's chain, and the tables and the other projections against the log.
 
-        `progress` is told what is being checked and how far it has come. Raises nothing for what is found.
+        `claims` are what witnesses from outside remember of the log; `only` some of the parts `log`, `tables`, and the
+        names of projections. `progress` is told what is being checked and how far it has come. Raises nothing for what
+        is found.
         """
-        check = ChainCheck()
         findings: list[Finding] = []
         try:
             await self.settled()
         except ProjectionFailed as error:
             findings.append(Finding("projection-failed", str(error)))
-        try:
-            await self._verify_log(check, findings, progress)
-            if not any(finding.kind.startswith("log-") for finding in findings):
-                findings += await self._store.verify_tables(partial(progress, "tables"))
-        except RefoldError as error:
-            findings.append(Finding("unreadable", str(error)))
+        verification = Verification(self._read, self._store, progress)
+        return await verification.run(findings, claims, only)
+
+    async def projected(self, name: str, work: Callable[[Any], T]) -> T:
+        """Runs blocking work over the projection of that name, where projections run. Raises `ProjectionUnknown`."""
         for projection in self._store.projections:
-            progress(projection.name, 0)
-            findings += await self._store.project(projection.verify)
-        return Report(findings, check.events)
-
-    async def _verify_log(
-        self, check: ChainCheck, findings: list[Finding], progress: Callable[[str, int], None]
-    ) -> None:
-        checkpoint, heads, end = await self._read(queries.witnesses)
-        position = 0
-        while bodies := await self._read(partial(queries.bodies, position, end)):
-            position = bodies[-1][0]
-            findings += await asyncio.to_thread(_feed, check, bodies)
-            progress("log", position)
-        findings += check.close(heads, "the log's own list of heads")
-        findings += check.close(checkpoint.heads, "the tables' checkpoint")
-
-
-def _feed(check: ChainCheck, bodies: Sequence[tuple[int, bytes]]) -> list[Finding]:
-    return [finding for position, body in bodies for finding in check.feed(position, body)]
+            if projection.name == name:
+                return await self._store.project(partial(work, projection))
+        raise ProjectionUnknown(name, [projection.name for projection in self._store.projections])

@@ -13,7 +13,7 @@ from refold.replay import catch_up, load_schemas
 from refold.schema import Collection, Field, Schema
 from refold.testing import Scribe, append
 from refold.testing.conformance_tables import NOTE, THINGS
-from refold.verify import Finding
+from refold.verdict import Finding
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables
 from refold_adapters.tables_check import TablesCheck

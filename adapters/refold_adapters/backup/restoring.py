@@ -18,8 +18,9 @@ from pathlib import Path
 from refold.errors import StorageFailed
 from refold.events import Event
 from refold.moment import Moment, cut, tags_in
-from refold.opening import random_id, system_clock, uninterrupted
+from refold.opening import random_id, system_clock
 from refold.ports import Changelog
+from refold.progress import uninterrupted
 from refold.verify import Finding
 from refold_adapters.folders.disk import PosixDisk
 from refold_adapters.recovery import Making, RestoreReport, append_all, build

@@ -24,7 +24,7 @@ from .context import Settled, pass_settled, perform
 from .moving import tell_restored
 from .options import MomentType, TimeType, speech
 from .output import cell, document, pairs, progress, say, table, write
-from .reading import describe
+from .verifying import describe
 
 F = TypeVar("F", bound=Callable[..., Any])
 

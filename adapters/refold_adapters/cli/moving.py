@@ -28,7 +28,9 @@ from refold_adapters.settings import FILE, load_settings
 from .context import Settled, pass_settled, perform
 from .options import MomentType, speech
 from .output import cell, document, json_text, pairs, progress, say, write
-from .reading import describe, pages
+from .reading import pages
+from .rebuilding import rebuilt
+from .verifying import describe
 
 
 @click.command(name="restore")
@@ -37,14 +39,26 @@ from .reading import describe, pages
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="NEW", help="Make a new archive there.")
 @click.option("--in-place", is_flag=True, help="Make tables and folders anew here; from folders, also the log.")
+@click.option("--folders", "only_folders", is_flag=True, help="Make only the folders anew, here.")
 @click.option("--at", type=MomentType(), help="Up to this moment only; needs -o.")
 @click.option("--replica", metavar="ID", help="The id that the new log writes under; random otherwise.")
 @speech
 @pass_settled
 def restore_(
-    settled: Settled, /, origin: str, output: Path | None, in_place: bool, at: Moment | None, replica: str | None
+    settled: Settled,
+    /,
+    origin: str,
+    output: Path | None,
+    in_place: bool,
+    only_folders: bool,
+    at: Moment | None,
+    replica: str | None,
 ) -> int:
     """Bring the archive back by replay, and verify it. Exit code 4 when the result does not verify."""
+    if only_folders:
+        if in_place or output is not None or at is not None or replica is not None or origin != "log":
+            raise click.UsageError("--folders makes the folders anew here, from the log, and takes no other option")
+        return rebuilt(settled, "folders")
     if in_place == (output is not None):
         raise click.UsageError("say -o NEW for a new archive, or --in-place to make tables and folders anew here")
     if in_place and at is not None:

@@ -19,7 +19,7 @@ import msgspec
 from refold.errors import ArchiveExists, EventForked, EventsMissing
 from refold.events import Event, Head, decode
 from refold.ports import Changelog
-from refold.verify import Finding
+from refold.verdict import Finding
 
 from .content import EVENTS, META, Meta, read_meta
 from .disk import Disk, PosixDisk

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ from refold.errors import ProjectionFailed, StorageFailed
 from refold.events import Checkpoint, Event, Kind
 from refold.ports import Record
 from refold.replay import events_after
-from refold.verify import Finding
+from refold.verdict import FINDINGS_LIMIT, Finding
 
 from .content import META, names_in, read_meta
 from .disk import INDEX, TEMPORARY, Disk, PosixDisk
@@ -96,7 +97,8 @@ class FolderReplicas:
         """
         with self._source.snapshot() as position:
             current = position if self.checkpoint().position == position and not self._index.dirty() else None
-            found = list(Verification(self._index, self._disk, self._renderer, current=current).run())
+            verification = Verification(self._index, self._disk, self._renderer, self._source.log, current=current)
+            found = list(islice(verification.run(), FINDINGS_LIMIT))
         if waiting := self._index.dirty():
             found.append(Finding("folders-behind", f"{waiting} folders are still to be written"))
         return found

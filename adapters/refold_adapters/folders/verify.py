@@ -2,21 +2,28 @@
 
 The walk over the directories finds the folders that are there, so what the index lacks is a stray, and what it has
 beyond them is missing. Only where a hash does not fit is a file looked at row by row.
+
+The meta.json of each folder remembers the newest event of every replica there. So the folders are witnesses of the log:
+of an end that was cut off, and of a history that was written anew.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from hashlib import sha256
 from itertools import islice, zip_longest
 
+from refold.events import Head
+from refold.ports import Changelog
+from refold.queries import hashes
 from refold.values import show
-from refold.verify import Finding
+from refold.verdict import Finding
+from refold.verify import Claim, Testimony
 from refold_adapters.csv_cells import CsvError, CsvReader, Row
 
 from .blocks import BLOCK, BlockHash
-from .content import EVENTS, META, names_in, read_meta
+from .content import EVENTS, META, Meta, names_in, read_meta
 from .disk import Disk
 from .index import File, Folder, Index, Written
 from .reading import FoundEvent, read_folder
@@ -31,8 +38,9 @@ class Verification:
     Every event stands in exactly one folder, so that many is what all of them must hold.
     """
 
-    def __init__(self, index: Index, disk: Disk, renderer: Renderer, *, current: int | None) -> None:
+    def __init__(self, index: Index, disk: Disk, renderer: Renderer, log: Changelog, *, current: int | None) -> None:
         self._index = index
+        self._log = log
         self._disk = disk
         self._renderer = renderer
         self._current = current
@@ -41,37 +49,54 @@ class Verification:
         """Everything that differs."""
         seen = self._events_seen = 0
         walk = self._disk.walk()
+        testimony = Testimony(self._log.heads())
         while page := list(islice(walk, _PAGE)):
             folders = self._index.standing([place for place, _ in page])
+            claims: list[Claim] = []
             for place, names in page:
                 folder = folders.get(place)
+                meta: Meta | Written | None = None
                 if folder is None:
-                    yield from self._stray(place, names)
+                    meta = yield from self._stray(place, names)
                 else:
                     seen += 1
-                    yield from self._folder(folder)
+                    intact = yield from self._folder(folder)
+                    meta = folder.written if intact else read_meta(self._disk.read(place, META))
+                claims += claims_of(place, meta)
+            self._hold(testimony, claims)
+        yield from testimony.findings()
         if seen < self._index.count():
             yield from self._missing()
         if self._current is not None and self._events_seen != self._current:
             detail = f"together the folders hold {self._events_seen} events, the log {self._current}"
             yield Finding("folders-incomplete", detail)
 
-    def _stray(self, place: str, names: list[str]) -> Iterator[Finding]:
+    def _hold(self, testimony: Testimony, claims: list[Claim]) -> None:
+        older = testimony.hear(claims)
+        dots = list({(claim.replica, claim.head.seq) for claim in older})
+        if older:
+            testimony.compare(older, hashes(dots, self._log))
+
+    def _stray(self, place: str, names: list[str]) -> Generator[Finding, None, Meta | None]:
         meta = read_meta(self._disk.read(place, META)) if META in names else None
         if meta is not None or EVENTS in names:
             for name in sorted(names_in(meta).intersection(names)):
                 yield Finding("folder-stray", "no record lives here", folder=place, file=name)
+        return meta
 
     def _missing(self) -> Iterator[Finding]:
         for folder in self._index.all_folders():
             if folder.stands is not None and self._disk.read(folder.stands, META, 0, 1) is None:
                 yield from self._folder(folder)
 
-    def _folder(self, folder: Folder) -> Iterator[Finding]:
+    def _folder(self, folder: Folder) -> Generator[Finding, None, bool]:
+        """What differs in one folder; whether its files are surely those that were written."""
         written, place = folder.written, folder.stands
         self._events_seen += written.count if written is not None else 0
-        if written is None or place is None or folder.dirt or self._is_intact(place, written):
-            return
+        if written is None or place is None or folder.dirt:
+            return False
+        if self._is_intact(place, written):
+            return True
         for collection, file in written.data.items():
             finding = self._file(place, file)
             if finding is not None and finding.kind == "folder-altered" and self._current is not None:
@@ -82,6 +107,7 @@ class Verification:
         if finding is not None:
             yield finding
         yield from self._events(place, File(EVENTS, written.size, written.hash))
+        return False
 
     def _is_intact(self, place: str, written: Written) -> bool:
         """Whether all files, if they are small, are what was written: the question asked most, in the fewest calls."""
@@ -152,6 +178,20 @@ class Verification:
                 "folder-altered", detail, collection=collection, folder=finding.folder, file=finding.file, row=number
             )
         return finding
+
+
+def claims_of(place: str, meta: Meta | Written | None) -> list[Claim]:
+    """What a folder remembers of each replica."""
+    if meta is None:
+        return []
+    witness = f"{place}/{META}" if place else META
+    if isinstance(meta, Written):
+        return [Claim(witness, replica, head) for replica, head in meta.vector.items()]
+    try:
+        heads = {replica: Head(head.seq, bytes.fromhex(head.hash)) for replica, head in meta.vector.items()}
+    except ValueError:
+        return []
+    return [Claim(witness, replica, head) for replica, head in heads.items() if len(head.hash) == 32]
 
 
 def _rows(pieces: Iterable[str]) -> Iterator[Row | CsvError]:

@@ -23,8 +23,9 @@ from refold.decide import Operation, Request
 from refold.errors import ArchiveExists, StorageFailed
 from refold.events import RESTORES, Event
 from refold.fold import format_digest
-from refold.opening import system_clock, uninterrupted
+from refold.opening import system_clock
 from refold.ports import Changelog, Clock
+from refold.progress import uninterrupted
 from refold_adapters.settings import FILE, load_settings
 from refold_adapters.sqlite_log import SqliteLog
 

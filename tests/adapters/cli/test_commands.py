@@ -204,7 +204,7 @@ def test_verify_names_a_damaged_log(airports: Refold, tmp_path: Path) -> None:
     assert any(finding["kind"].startswith("log-") for finding in done.json["findings"])
     log.write_bytes(b"x" * 8192)
     done = airports("verify", "--json")
-    assert (done.code, done.json["findings"][0]["kind"]) == (4, "unreadable")
+    assert (done.code, done.json["findings"][0]["kind"], done.json["verdict"]) == (4, "log-rot", "rot")
 
 
 def test_export_brings_the_folders_up_to_date(refold: Refold, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from refold.errors import ArchiveExists, EventForked, EventsMissing
 from refold.events import Event, Kind, canonical
 from refold.replay import events_after
-from refold.verify import Finding
+from refold.verdict import Finding
 from refold_adapters.folders import FoundEvent, LineRefused, from_line, read_events, rebuild_log, to_line
 from refold_adapters.folders.blocks import BLOCK, BlockHash, tail_start
 from refold_adapters.sqlite_log import SqliteLog

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from refold.verify import Finding
+from refold.verdict import Finding
 from refold_adapters.folders import FolderReplicas
 from refold_adapters.folders.render import Renderer
 

@@ -9,7 +9,7 @@ from refold.conflict import Conflict
 from refold.engine import Engine
 from refold.events import Event, Kind
 from refold.values import TYPES
-from refold.verify import Finding
+from refold.verdict import Finding
 
 from .truth import Dispute, RecordTruth, at_odds_with_time, rank, records
 
