@@ -26,9 +26,9 @@ from refold_adapters.recovery import RestoreReport, restore
 from refold_adapters.settings import FILE, load_settings
 
 from .context import Settled, pass_settled, perform
-from .options import MomentType, speech
+from .options import MomentType, at_option, speech
 from .output import cell, document, json_text, pairs, progress, say, write
-from .reading import pages
+from .reading import looked_at, pages
 from .rebuilding import rebuilt
 from .verifying import describe
 
@@ -110,13 +110,25 @@ def tell_restored(settled: Settled, report: RestoreReport) -> None:
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Write records out in this format.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="To this file, not stdout.")
 @click.option("--neutralise", is_flag=True, help="Make formulas in CSV safe for spreadsheets; import takes it off.")
+@at_option
 @speech
 @pass_settled
-def export(settled: Settled, /, collection: str | None, kind: str | None, output: Path | None, neutralise: bool) -> int:
+def export(
+    settled: Settled,
+    /,
+    collection: str | None,
+    kind: str | None,
+    output: Path | None,
+    at: Moment | None,
+    *,
+    neutralise: bool,
+) -> int:
     """Bring the folders up to date; or, with --format, write the records of a COLLECTION to stdout or a file."""
     if kind is None:
         if collection is not None or output is not None or neutralise:
             raise click.UsageError("say in which --format the records are to be written")
+        if at is not None:
+            raise click.UsageError("the folders show what is now; `restore -o NEW --at` makes them as they were")
         return perform(lambda: _folders(settled))
     if collection is None:
         raise click.UsageError("say which COLLECTION is to be written")
@@ -125,9 +137,9 @@ def export(settled: Settled, /, collection: str | None, kind: str | None, output
         if output is not None and await asyncio.to_thread(_is_own, settled.root, output):
             raise click.UsageError(f"{output} is a file of the archive itself")
         async with settled.reading() as engine:
-            schema = schema_for(engine.schemas, collection)
-            writer = _Writer(schema, kind, neutralise=neutralise)
-            count = await _write_out(writer, pages(engine.find(collection)), output)
+            source = engine if at is None else await looked_at(engine, at)
+            writer = _Writer(schema_for(source.schemas, collection), kind, neutralise=neutralise)
+            count = await _write_out(writer, pages(source.find(collection)), output)
         if settled.json and output is not None:
             document({"collection": collection, "records": count, "file": str(output)})
         elif not settled.quiet:

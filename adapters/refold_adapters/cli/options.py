@@ -82,6 +82,12 @@ def time_option(command: F) -> F:
     return click.option("--time", type=TimeType(), metavar="TIME", help=text)(command)
 
 
+def at_option(command: F) -> F:
+    """--at, the moment that is looked at."""
+    text = "As it was at this time, @POSITION, tag or version vector."
+    return click.option("--at", type=MomentType(), help=text)(command)
+
+
 def wording(command: F) -> F:
     """--actor, --reason and --time."""
     command = time_option(command)

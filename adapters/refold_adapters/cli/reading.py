@@ -24,12 +24,14 @@ from refold.errors import (
     StorageFailed,
 )
 from refold.fold import format_digest
+from refold.moment import Moment
+from refold.view import View
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.settings import load_settings
 
 from .context import Settled, pass_settled, perform
 from .events import event_document, event_row, record_document, record_line
-from .options import TimeType, parsed, speech
+from .options import TimeType, at_option, parsed, speech
 from .output import at_terminal, cell, document, json_text, pairs, progress, say, table, write
 
 PAGE = 500
@@ -47,19 +49,34 @@ async def pages(items: AsyncIterator[Any]) -> AsyncIterator[list[Any]]:
         yield page
 
 
+def note(notes: Iterable[str]) -> None:
+    """Says what a moment leaves out."""
+    for text in notes:
+        say(f"note: {cell(text)}")
+
+
+async def looked_at(engine: Engine, at: Moment) -> View:
+    """The archive at a moment; what the moment leaves out is said."""
+    view = await engine.at(at)
+    note(view.notes)
+    return view
+
+
 @click.command()
 @click.argument("collection")
 @click.argument("key")
 @click.option("--field", metavar="NAME", help="Only the value of this field.")
+@at_option
 @speech
 @pass_settled
-def get(settled: Settled, /, collection: str, key: str, field: str | None) -> int:
+def get(settled: Settled, /, collection: str, key: str, field: str | None, at: Moment | None) -> int:
     """Show one record, also a deleted one with its last values."""
 
     async def work() -> None:
         async with settled.reading() as engine:
-            schema = schema_for(engine.schemas, collection)
-            record = await engine.get(collection, key)
+            source = engine if at is None else await looked_at(engine, at)
+            schema = schema_for(source.schemas, collection)
+            record = await source.get(collection, key)
         if record is None:
             raise RecordUnknown(collection, key)
         if field is not None:
@@ -87,18 +104,30 @@ def _show(record: Record) -> None:
 @click.option("--where", multiple=True, metavar="FIELD=VALUE", help="Only records with this value; may be repeated.")
 @click.option("--order", default="", metavar="[-]FIELD", help="By this field, - for descending; by key otherwise.")
 @click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
+@at_option
 @speech
 @pass_settled
-def ls(settled: Settled, /, collection: str | None, where: tuple[str, ...], order: str, limit: int | None) -> int:
+def ls(
+    settled: Settled,
+    /,
+    collection: str | None,
+    where: tuple[str, ...],
+    order: str,
+    limit: int | None,
+    at: Moment | None,
+) -> int:
     """List the records of a collection, or the collections. With --json, a line of JSON for each record."""
     if collection is None:
         if where or order or limit is not None:
             raise click.UsageError("--where, --order and --limit need a COLLECTION")
-        return perform(lambda: _collections(settled))
+        return perform(lambda: _collections(settled, at))
+    if at is not None and order:
+        raise click.UsageError("--at lists by key: there is no table of then to --order")
 
     async def work() -> None:
         async with settled.reading() as engine:
-            schema = schema_for(engine.schemas, collection)
+            view = await looked_at(engine, at) if at is not None else None
+            schema = schema_for((view or engine).schemas, collection)
             wanted = {}
             for pair in where:
                 name, sign, text = pair.partition("=")
@@ -107,7 +136,10 @@ def ls(settled: Settled, /, collection: str | None, where: tuple[str, ...], orde
                 wanted[name] = parsed(schema, name, text)
             if order.removeprefix("-") and order.removeprefix("-") not in schema.columns:
                 raise FieldUnknown(collection, order.removeprefix("-"), list(schema.columns))
-            found = engine.find(collection, wanted, order=order, limit=limit)
+            if view is not None:
+                found = view.find(collection, wanted, limit=limit)
+            else:
+                found = engine.find(collection, wanted, order=order, limit=limit)
             if not settled.json and not at_terminal():
                 write("\t".join(map(cell, schema.columns)) + "\n")
             async for page in pages(found):
@@ -127,13 +159,16 @@ def _list(settled: Settled, columns: tuple[str, ...], page: list[Record]) -> Non
         write("".join("\t".join(row) + "\n" for row in rows))
 
 
-async def _collections(settled: Settled) -> None:
+async def _collections(settled: Settled, at: Moment | None) -> None:
     async with settled.reading() as engine:
-        status = await engine.status()
+        if at is None:
+            counts = (await engine.status()).collections
+        else:
+            counts = await (await looked_at(engine, at)).counts()
     if settled.json:
-        document({"collections": status.collections})
+        document({"collections": counts})
     else:
-        table(("collection", "records"), [(cell(name), str(count)) for name, count in status.collections.items()])
+        table(("collection", "records"), [(cell(name), str(count)) for name, count in counts.items()])
 
 
 @click.command()
