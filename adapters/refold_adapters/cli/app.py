@@ -29,7 +29,7 @@ from refold.clock import TimeTextError
 from refold.errors import ArchiveMissing, Locked, ProjectionFailed
 from refold_adapters.importing import KeyNeeded
 
-from . import adopting, backups, moments, moving, reading, rebuilding, syncing, verifying, writing
+from . import adopting, backups, moments, moving, reading, rebuilding, recovering, syncing, verifying, writing
 from .context import Interrupted, Settled
 from .options import speech
 from .output import OutputClosed, complain, say, trouble
@@ -64,7 +64,7 @@ def app(ctx: click.Context, directory: Path) -> None:
     settled.root = directory
 
 
-_PARTS = (writing, reading, verifying, rebuilding, syncing, moving, moments, adopting, backups)
+_PARTS = (writing, reading, verifying, rebuilding, syncing, moving, moments, adopting, backups, recovering)
 for _command in (command for part in _PARTS for command in part.COMMANDS):
     app.add_command(_command)
 

@@ -130,6 +130,14 @@ def last_number(folder: Path) -> int:
     return max((int(found[1]) for name in names if (found := _NAME.fullmatch(name))), default=0)
 
 
+def is_share(root: Path) -> bool:
+    """Whether a directory holds segments."""
+    try:
+        return root.is_dir() and any(True for _ in scan(root))
+    except StorageFailed:
+        return False
+
+
 def scan(root: Path) -> Iterator[Segment | SegmentRefused]:
     """Every segment of a share, by writer and number, and what is none. Raises `StorageFailed`."""
     try:
