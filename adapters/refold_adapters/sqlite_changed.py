@@ -23,10 +23,11 @@ _STANDING = (
     " WHERE r.collection = (SELECT id FROM _refold_collections WHERE name = ?)"
     " AND r.position > ? AND r.position <= ? AND r.key <> '' ORDER BY r.position LIMIT ?"
 )
+_OF_COLLECTION = "SELECT count(*) FROM _refold_records WHERE collection = c.id AND "
 _COUNT = (
-    "SELECT (SELECT count(*) FROM _refold_records WHERE collection = c.id AND position > :after AND position <= :upto)"
-    " - (SELECT count(*) FROM _refold_records WHERE collection = c.id AND key = ''"
-    " AND position > :after AND position <= :upto)"
+    f"SELECT CASE :after WHEN 0 THEN c.records - ({_OF_COLLECTION} position > :upto)"
+    f" ELSE ({_OF_COLLECTION} position > :after AND position <= :upto) END"
+    f" - ({_OF_COLLECTION} key = '' AND position > :after AND position <= :upto)"
     " FROM _refold_collections c WHERE c.name = :name"
 )
 _MOVED = (

@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from refold.conflict import ConflictKind, Policy
-from refold.conflict_list import OPEN, RESOLVED, SETTLED, ConflictQuery, Disputed, Entry, Listed
+from refold.conflict_list import OPEN, RESOLVED, SETTLED, ConflictQuery, Disputed, Entry, Listed, Tally
 from refold.schema import Schema
 
-_INSERT = "INSERT OR REPLACE INTO _refold_conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = "INSERT OR REPLACE INTO _refold_conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _CLOSE = f"""{_INSERT.replace("OR REPLACE ", "")}
-    ON CONFLICT (id, closed, fields) DO UPDATE SET time = excluded.time, replica = excluded.replica, seq = excluded.seq
+    ON CONFLICT (id, closed, fields) DO UPDATE SET time = excluded.time, replica = excluded.replica, seq = excluded.seq,
+    by_hand = excluded.by_hand
     WHERE (excluded.time, excluded.replica, excluded.seq) < (time, replica, seq)"""
 _STATUS = {OPEN: "closed = 0 AND open = 1", SETTLED: "closed = 0 AND open = 0", RESOLVED: "closed = 1"}
 
@@ -32,7 +33,17 @@ def _policy(schemas: Mapping[str, Schema], collection: str, key: str) -> Policy:
 def _row(entry: Entry, is_open: bool) -> tuple[object, ...]:
     fields = msgspec.json.encode(entry.fields).decode()
     closer = entry.closer or (None, None, None)
-    return (entry.id, entry.closer is not None, entry.kind, entry.collection, entry.key, fields, is_open, *closer)
+    return (
+        entry.id,
+        entry.closer is not None,
+        entry.kind,
+        entry.collection,
+        entry.key,
+        fields,
+        is_open,
+        *closer,
+        entry.by_hand,
+    )
 
 
 def save_disputes(
@@ -79,9 +90,26 @@ def list_conflicts(connection: sqlite3.Connection, query: ConflictQuery) -> list
     return [_listed(row) for row in connection.execute(sql, parameters)]
 
 
+def count_conflicts(connection: sqlite3.Connection) -> list[Tally]:
+    """See `Tables.conflict_counts`."""
+    rows = connection.execute(
+        "SELECT kind, collection, key = '', fields, closed, open, by_hand, count(*) FROM _refold_conflicts"
+        " GROUP BY 1, 2, 3, 4, 5, 6, 7"
+    )
+    tallies = [
+        Tally(kind, name, bool(blank), tuple(msgspec.json.decode(fields)), _status(closed, is_open), bool(hand), count)
+        for kind, name, blank, fields, closed, is_open, hand, count in rows
+    ]
+    return sorted(tallies, key=msgspec.structs.astuple)
+
+
+def _status(closed: object, is_open: object) -> str:
+    return RESOLVED if closed else OPEN if is_open else SETTLED
+
+
 def _listed(row: tuple[object, ...]) -> Listed:
-    identity, closed, kind, collection, key, fields, is_open, *closer = row
+    identity, closed, kind, collection, key, fields, is_open, *closer, by_hand = row
     names = msgspec.json.decode(str(fields))
-    told = [identity, ConflictKind(str(kind)), collection, key, names, closer if closed else None]
+    told = [identity, ConflictKind(str(kind)), collection, key, names, closer if closed else None, bool(by_hand)]
     entry = msgspec.convert(told, Entry)
-    return Listed(entry, RESOLVED if closed else OPEN if is_open else SETTLED)
+    return Listed(entry, _status(closed, is_open))

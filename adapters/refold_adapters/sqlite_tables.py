@@ -13,6 +13,7 @@ in the same transaction.
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from itertools import chain, islice
@@ -22,7 +23,7 @@ from typing import Any
 import msgspec
 
 from refold.conflict import branch_key
-from refold.conflict_list import ConflictQuery, Listed
+from refold.conflict_list import ConflictQuery, Listed, Tally
 from refold.decide import branch_of, settled_branches, settled_values
 from refold.errors import StorageFailed
 from refold.events import Checkpoint, Event, Head, canonical, is_event
@@ -33,11 +34,11 @@ from refold.schema import Schema
 
 from .sqlite_changed import count_changed, find_changed
 from .sqlite_columns import TableStatements, page_sql, quote
-from .sqlite_conflicts import list_conflicts, save_disputes, settle_anew
+from .sqlite_conflicts import count_conflicts, list_conflicts, save_disputes, settle_anew
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
 from .sqlite_references import referrers, save_dangling, save_references
 
-FORMAT = 3
+FORMAT = 4
 Record = tuple[str, str]
 
 _REMEMBERED = 10_000
@@ -286,6 +287,10 @@ class SqliteTables:
             else:
                 new.append((ids[record[0]], record[1], position, state))
         insert_many(self._connection, "INSERT INTO _refold_records (collection, key, position, state)", new)
+        for number, count in Counter(row[0] for row in new).items():
+            self._connection.execute(
+                "UPDATE _refold_collections SET records = records + ? WHERE id = ?", (count, number)
+            )
         if old:
             self._connection.executemany("UPDATE _refold_records SET position = ?, state = ? WHERE id = ?", old)
         insert_many(self._connection, "INSERT INTO _refold_chain", links)
@@ -525,6 +530,11 @@ class SqliteTables:
         """See `Tables.conflicts`."""
         with failures(self.path, "reading the conflict list"):
             return list_conflicts(self._connection, query)
+
+    def conflict_counts(self) -> list[Tally]:
+        """See `Tables.conflict_counts`."""
+        with failures(self.path, "counting the conflicts"):
+            return count_conflicts(self._connection)
 
     def close(self) -> None:
         """Lets go of the file. Raises `StorageFailed`."""

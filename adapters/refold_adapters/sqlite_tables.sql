@@ -6,7 +6,8 @@ CREATE TABLE _refold_checkpoint (
 );
 CREATE TABLE _refold_collections (
     id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
+    name TEXT NOT NULL UNIQUE,
+    records INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE _refold_records (
     id INTEGER PRIMARY KEY,
@@ -28,6 +29,7 @@ CREATE TABLE _refold_conflicts (
     time INTEGER,
     replica TEXT,
     seq INTEGER,
+    by_hand INTEGER NOT NULL,
     PRIMARY KEY (id, closed, fields)
 ) WITHOUT ROWID;
 CREATE INDEX _refold_conflicts_of_records ON _refold_conflicts (collection, key);

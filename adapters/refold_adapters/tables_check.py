@@ -21,9 +21,9 @@ _BOOKKEEPING = {
         "SELECT c.name, r.key, r.position, r.state FROM _refold_records r"
         " JOIN _refold_collections c ON c.id = r.collection ORDER BY 1, 2"
     ),
-    "_refold_collections": "SELECT name, '' FROM _refold_collections ORDER BY 1",
+    "_refold_collections": "SELECT name, '', records FROM _refold_collections ORDER BY 1",
     "_refold_chain": "SELECT '', position, previous FROM _refold_chain ORDER BY 2",
-    "_refold_conflicts": "SELECT '', id, closed, kind, collection, key, fields, open, time, replica, seq"
+    "_refold_conflicts": "SELECT '', id, closed, kind, collection, key, fields, open, time, replica, seq, by_hand"
     " FROM _refold_conflicts ORDER BY 2, 3",
     "_refold_references": "SELECT '', collection, key, field, target, target_key FROM _refold_references"
     " ORDER BY 2, 3, 4",

@@ -3,6 +3,8 @@
 from .batch import Batch
 from .clients import Answer, Change, PushResult
 from .conflict import Conflict
+from .conflict_list import Quality
+from .deletions import Deletion
 from .diff import Difference
 from .engine import Engine
 from .errors import RefoldError
@@ -22,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "Collection",
     "Conflict",
+    "Deletion",
     "Difference",
     "Engine",
     "Event",
@@ -31,6 +34,7 @@ __all__ = [
     "Page",
     "Pulled",
     "PushResult",
+    "Quality",
     "Record",
     "RefoldError",
     "Removed",

@@ -27,13 +27,16 @@ Record = tuple[str, str]
 Rank = tuple[int, str, int]
 
 OPEN, SETTLED, RESOLVED = "open", "settled", "resolved"
+RESOLVES = "conflict"
+"""In the meta of an event that was written to settle a conflict: the conflict's id."""
+
 STATUSES = (OPEN, SETTLED, RESOLVED)
 """A conflict waits for a person; a strategy chose; an event that had seen both sides wrote anew."""
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One conflict as the list names it: the fields that disagree (none for presence), and the time, replica and seq of
-    the event that closed it."""
+    """One conflict as the list names it: the fields that disagree (none for presence), the time, replica and seq of
+    the event that closed it, and whether that event was written to settle it."""
 
     id: str
     kind: ConflictKind
@@ -41,6 +44,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     key: str
     fields: list[str]
     closer: Rank | None = None
+    by_hand: bool = False
 
     def status(self, policy: Policy) -> str:
         """How it stands under a policy."""
@@ -50,6 +54,60 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
             return OPEN
         manual = any(policy.of(name) == "manual" for name in self.fields or [""])
         return OPEN if manual else SETTLED
+
+
+class Quality(msgspec.Struct):
+    """How many conflicts of a kind are on the list, by how they ended.
+
+    `open`: a person is to settle it. `settled`: a strategy did, and it stands. `replaced`: a strategy did, and a later
+    edit, by somebody who had seen both sides, wrote the field anew, as edits do. `resolved`: a person did.
+    """
+
+    open: int = 0
+    settled: int = 0
+    replaced: int = 0
+    resolved: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.open + self.settled + self.replaced + self.resolved
+
+    @property
+    def automatic(self) -> float | None:
+        """The share that needed nobody, 0 to 1; None where there was no conflict."""
+        return (self.settled + self.replaced) / self.total if self.total else None
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """How many rows of the list are alike: of one kind, collection and set of fields, and with one status."""
+
+    kind: str
+    collection: str
+    is_definition: bool
+    fields: tuple[str, ...]
+    status: str
+    by_hand: bool
+    count: int
+
+
+def quality(tallies: Iterable[Tally], schemas: Mapping[str, Any]) -> dict[str, Quality]:
+    """The quality of each kind of conflict on a list.
+
+    One that was closed by an edit that settles no conflict by name counts as resolved where the policy, as it is now,
+    leaves the field to a person, and as replaced where it names a strategy.
+    """
+    found: dict[str, Quality] = {}
+    for tally in tallies:
+        one = found.setdefault(tally.kind, Quality())
+        schema = None if tally.is_definition else schemas.get(tally.collection)
+        policy = schema.policy if schema is not None else Policy()
+        manual = any(policy.of(name) == "manual" for name in tally.fields or ("",))
+        name = tally.status
+        if name == RESOLVED and not tally.by_hand and not manual:
+            name = "replaced"
+        setattr(one, name, getattr(one, name) + tally.count)
+    return dict(sorted(found.items()))
 
 
 class Disputed(msgspec.Struct):
@@ -78,10 +136,8 @@ class Listed(msgspec.Struct, frozen=True):
     status: str
 
 
-def _entry(
-    record: Record, kind: ConflictKind, sides: Mapping[str, Sequence[Side]], closer: Rank | None = None
-) -> Entry:
-    return Entry(conflict_id(sides), kind, *record, sorted(name for name in sides if name), closer)
+def _entry(record: Record, kind: ConflictKind, sides: Mapping[str, Sequence[Side]]) -> Entry:
+    return Entry(conflict_id(sides), kind, *record, sorted(name for name in sides if name))
 
 
 def live_entries(record: Record, state: State) -> list[Entry]:
@@ -112,9 +168,10 @@ def closed_sides(event: Event, seen: State) -> tuple[dict[str, list[Side]], list
 
 def _closed(event: Event, seen: State) -> list[Entry]:
     fields, presence = closed_sides(event, seen)
+    entries = [_entry(event.record, ConflictKind.DELETION, {"": presence})] if presence else []
+    entries += [_entry(event.record, ConflictKind.CONCURRENT_MODIFICATION, fields)] if fields else []
     closer = event.time, event.replica, event.seq
-    entries = [_entry(event.record, ConflictKind.DELETION, {"": presence}, closer)] if presence else []
-    return entries + ([_entry(event.record, ConflictKind.CONCURRENT_MODIFICATION, fields, closer)] if fields else [])
+    return [msgspec.structs.replace(entry, closer=closer, by_hand=RESOLVES in event.meta) for entry in entries]
 
 
 def folded(events: Iterable[Event]) -> State | None:

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from .conflict_list import ConflictQuery, Disputed, Listed
+from .conflict_list import ConflictQuery, Disputed, Listed, Tally
 from .events import Checkpoint, Event, Head
 from .fold import State
 from .schema import Schema
@@ -164,6 +164,9 @@ class Tables(Protocol):
 
     def conflicts(self, query: ConflictQuery) -> list[Listed]:
         """One page of the conflict list, by id; a conflict that is live comes before one that was closed."""
+
+    def conflict_counts(self) -> list[Tally]:
+        """How many rows the conflict list has of each sort, in order."""
 
 
 class Store(Protocol):

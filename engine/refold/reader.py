@@ -17,7 +17,8 @@ from . import diff, past, pulls, queries
 from .batch import schema_for
 from .blame import Blame
 from .conflict import FIELD_STRATEGIES, Conflict
-from .conflict_list import STATUSES, ConflictQuery
+from .conflict_list import STATUSES, ConflictQuery, Quality, quality
+from .deletions import Deletion, DeletionQuery, deletions
 from .diff import Difference
 from .errors import (
     ConflictUnknown,
@@ -285,6 +286,35 @@ class Reader:
         if not found:
             raise ConflictUnknown(conflict_id, "is on the list")
         return found[0]
+
+    async def deletions(
+        self,
+        collections: Sequence[str | type] = (),
+        *,
+        after: int = 0,
+        actor: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Deletion]:
+        """What was deleted, first deleted first: of some collections or all, after a position, by one actor or any.
+
+        The log is read run by run, up to where it ends when this is asked. A record that was deleted twice is told
+        twice. Raises `CollectionUnknown`.
+        """
+        names = {name if isinstance(name, str) else collection_of(name).name for name in collections}
+        for name in names:
+            schema_for(self.schemas, name)
+        query = DeletionQuery(names, actor)
+        end = (await self.checkpoint()).position
+        left = limit
+        while after < end and left != 0:
+            after, found = await self._read(partial(deletions, query, after, end))
+            for deletion in found[:left]:
+                yield deletion
+            left = left - min(left, len(found)) if left is not None else None
+
+    async def merge_quality(self) -> dict[str, Quality]:
+        """How the conflicts on the list came to an end, by kind: how many needed a person, and how many did not."""
+        return await self._read(lambda _, tables: quality(tables.conflict_counts(), self.schemas))
 
     async def pull(
         self,

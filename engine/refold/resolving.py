@@ -11,6 +11,7 @@ from typing import Any
 
 from .batch import Wording
 from .conflict import Conflict, ConflictKind, branch_key
+from .conflict_list import RESOLVES
 from .decide import Operation, Request
 from .errors import ResolutionRefused
 from .fold import State, latest
@@ -47,7 +48,7 @@ def requests(
     if (take is not None) + (values is not None) + keep_both != 1:
         raise ResolutionRefused(conflict.id, "say one of take=, values= and keep_both=")
     record = conflict.collection, conflict.key
-    meta = {**wording.meta, "conflict": conflict.id}
+    meta = {**wording.meta, RESOLVES: conflict.id}
 
     def request(operation: Operation, key: str, data: dict[str, Any], version: str | None = None) -> Request:
         return Request(operation, conflict.collection, key, data, wording.actor, meta, version, None)

@@ -1,20 +1,21 @@
-"""Commands that read: get, ls, log, status, verify, digest."""
+"""Commands that read: get, ls, log, deletions, status, verify, digest."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 import refold
-from refold import Engine, Event, Finding, Record
+from refold import Deletion, Engine, Event, Finding, Kind, Record
 from refold import Report as Verified
 from refold.batch import schema_for
-from refold.clock import from_millis, to_millis
+from refold.clock import format_time, from_millis, to_millis
 from refold.errors import (
     FieldUnknown,
     FormatUnknown,
@@ -35,6 +36,7 @@ from .options import TimeType, at_option, parsed, speech
 from .output import at_terminal, cell, document, json_text, pairs, progress, say, table, write
 
 PAGE = 500
+KINDS = click.Choice([str(kind) for kind in Kind])
 
 
 async def pages(items: AsyncIterator[Any]) -> AsyncIterator[list[Any]]:
@@ -177,6 +179,12 @@ async def _collections(settled: Settled, at: Moment | None) -> None:
 @click.option("--since", type=TimeType(), metavar="TIME", help="From this time on.")
 @click.option("--until", type=TimeType(), metavar="TIME", help="Up to this time.")
 @click.option("--actor", help="Only what this actor wrote.")
+@click.option(
+    "--kind",
+    multiple=True,
+    type=click.Choice([str(kind) for kind in Kind]),
+    help="Only events of this kind; may be repeated.",
+)
 @click.option("--after", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what stands after it.")
 @click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
 @click.option("-r", "--reverse", is_flag=True, help="The newest first.")
@@ -188,7 +196,7 @@ def log(settled: Settled, /, collection: str | None, key: str | None, **options:
     reverse, follow, limit = options["reverse"], options["follow"], options["limit"]
     if reverse and follow:
         raise click.UsageError("--follow shows events as they come, so it cannot --reverse them")
-    fits = _filter(options["since"], options["until"], options["actor"])
+    fits = _filter(options["since"], options["until"], options["actor"], options["kind"])
 
     async def work() -> None:
         async with settled.reading() as engine:
@@ -202,13 +210,13 @@ def log(settled: Settled, /, collection: str | None, key: str | None, **options:
     return perform(work)
 
 
-def _filter(since: int | None, until: int | None, actor: str | None) -> Callable[[Event], bool]:
+def _filter(since: int | None, until: int | None, actor: str | None, kinds: Sequence[str]) -> Callable[[Event], bool]:
     low = from_millis(since) if since is not None else 0
 
     def fits(event: Event) -> bool:
         if event.time < low or (until is not None and to_millis(event.time) > until):
             return False
-        return actor is None or event.actor == actor
+        return (actor is None or event.actor == actor) and (not kinds or event.kind in kinds)
 
     return fits
 
@@ -272,6 +280,46 @@ def _log_lines(settled: Settled, page: Iterable[Event]) -> None:
         table((), [event_row(event, 120 if not settled.verbose else None) for event in page], header=False)
     else:
         write("".join("\t".join(event_row(event)) + "\n" for event in page))
+
+
+@click.command()
+@click.argument("collections", nargs=-1, metavar="[COLLECTION]...")
+@click.option("--actor", help="Only what this actor deleted.")
+@click.option("--after", type=click.IntRange(0), default=0, metavar="POSITION", help="Only what stands after it.")
+@click.option("-n", "--limit", type=click.IntRange(0), help="At most so many.")
+@speech
+@pass_settled
+def deletions(
+    settled: Settled, /, collections: tuple[str, ...], actor: str | None, after: int, limit: int | None
+) -> int:
+    """Show what was deleted, when, by whom and why, and whether it still is. With --json, a line of JSON each."""
+
+    async def work() -> None:
+        async with settled.reading() as engine:
+            async for page in pages(engine.deletions(collections, after=after, actor=actor, limit=limit)):
+                await asyncio.to_thread(_deletion_lines, settled, page)
+
+    return perform(work)
+
+
+def _deletion_lines(settled: Settled, page: Iterable[Deletion]) -> None:
+    if settled.json:
+        told = ({**msgspec.structs.asdict(one), "time": format_time(one.time)} for one in page)
+        write("".join(json_text(one) + "\n" for one in told))
+        return
+    rows = [
+        (
+            *(cell(value) for value in (one.position, format_time(one.time), one.collection, one.key)),
+            "deleted" if one.standing else "there again",
+            cell(one.actor),
+            cell(one.reason),
+        )
+        for one in page
+    ]
+    if at_terminal():
+        table((), rows, header=False)
+    else:
+        write("".join("\t".join(row) + "\n" for row in rows))
 
 
 @click.command()
@@ -365,4 +413,4 @@ def describe(finding: Finding) -> str:
     return f"{finding.kind}: {cell(finding.detail)} ({' '.join(where)})"
 
 
-COMMANDS = [get, ls, log, status, verify, digest]
+COMMANDS = [get, ls, log, deletions, status, verify, digest]

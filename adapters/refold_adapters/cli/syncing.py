@@ -13,7 +13,7 @@ from refold import Conflict, Engine
 from refold.batch import schema_for
 from refold.clock import format_time
 from refold.conflict import FIELD_STRATEGIES, ConflictKind
-from refold.conflict_list import OPEN, RESOLVED, STATUSES
+from refold.conflict_list import OPEN, RESOLVED, STATUSES, Quality
 from refold.session import MAX_SKEW
 from refold.sync import SyncReport
 
@@ -108,13 +108,18 @@ def conflict_document(conflict: Conflict) -> dict[str, Any]:
     metavar="strategy=NAME",
     help="Instead, show what would come out otherwise under another strategy; nothing is changed.",
 )
+@click.option("--summary", is_flag=True, help="Count instead how they ended, by kind, and how many needed nobody.")
 @speech
 @click.pass_context
 @pass_settled
-def conflicts(settled: Settled, ctx: click.Context, /, what_if: str | None, **which: Any) -> int:
+def conflicts(settled: Settled, ctx: click.Context, /, what_if: str | None, summary: bool, **which: Any) -> int:
     """List conflicts: those that wait to be settled, and those that a strategy settled. With --json, a line each."""
     if ctx.invoked_subcommand is not None:
         return 0
+    if summary:
+        if what_if is not None or any(value not in (None, "") for value in which.values()):
+            raise click.UsageError("--summary counts the whole list: it takes no other option")
+        return perform(lambda: _summary(settled))
     strategy = _strategy(what_if)
 
     async def work() -> None:
@@ -136,6 +141,31 @@ def conflicts(settled: Settled, ctx: click.Context, /, what_if: str | None, **wh
             say(f"{shown} would come out otherwise under {strategy}")
 
     return perform(work)
+
+
+_ENDS = ("open", "settled", "replaced", "resolved")
+
+
+async def _summary(settled: Settled) -> None:
+    async with settled.reading() as engine:
+        found = await engine.merge_quality()
+    whole = Quality(*(sum(getattr(one, name) for one in found.values()) for name in _ENDS))
+    told = {**found, "all": whole}
+    if settled.json:
+        ends = {
+            kind: {name: getattr(one, name) for name in (*_ENDS, "total", "automatic")} for kind, one in told.items()
+        }
+        document({"conflicts": ends})
+        return
+    rows = [
+        (kind, *(str(getattr(one, name)) for name in (*_ENDS, "total")), _percent(one.automatic))
+        for kind, one in told.items()
+    ]
+    table(("kind", *_ENDS, "total", "automatic"), rows)
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
 
 
 def _strategy(what_if: str | None) -> str | None:

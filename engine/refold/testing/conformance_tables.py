@@ -191,6 +191,7 @@ class TablesConformance:
                 for kind in ("", "concurrent-modification", "deletion-conflict"):
                     query = ConflictQuery(status, kind)
                     assert tables.conflicts(query) == model.conflicts(query)
+            assert tables.conflict_counts() == model.conflict_counts() != []
         tables = self.make(log.at)
         while catch_up(log, tables):
             pass

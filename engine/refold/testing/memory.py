@@ -6,6 +6,7 @@ makes the nth call of an operation fail, before or after it has taken effect.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import msgspec
 
 from refold.clock import HybridClock
 from refold.conflict import Policy, same
-from refold.conflict_list import RESOLVED, ConflictQuery, Entry, Listed, live_entries
+from refold.conflict_list import RESOLVED, ConflictQuery, Entry, Listed, Tally, live_entries
 from refold.decide import settled_branches, settled_values
 from refold.engine import Engine
 from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFailed
@@ -248,6 +249,16 @@ class MemoryTables:
         if schema is None or data is None:
             return False
         return settled_values(decode_state(data), record, schema, self._events)[1]
+
+    def conflict_counts(self) -> list[Tally]:
+        """See `Tables.conflict_counts`."""
+        listed = self.conflicts(ConflictQuery(limit=2**62))
+        sorts = Counter(
+            (e.kind.value, e.collection, not e.key, tuple(e.fields), one.status, e.by_hand)
+            for one in listed
+            for e in [one.entry]
+        )
+        return [Tally(*sort, count) for sort, count in sorted(sorts.items())]
 
     def conflicts(self, query: ConflictQuery) -> list[Listed]:
         """See `Tables.conflicts`. Those that are live are read off all states, each time."""

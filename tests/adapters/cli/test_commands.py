@@ -336,3 +336,25 @@ def test_verify_says_when_folders_cannot_be_compared(airports: Refold, tmp_path:
     assert (done.code, [finding["file"] for finding in done.json["findings"]]) == (4, ["folders.db"])
     assert airports("export").code == 0
     assert airports("verify").code == 0
+
+
+def test_what_was_deleted_is_listed_and_kinds_are_told_apart(airports: Refold) -> None:
+    assert airports("delete", "airports", "EDDM", "--actor", "ann", "--reason", "closed").code == 0
+    (line,) = airports("deletions", "airports", "--json").out.splitlines()
+    told = json.loads(line)
+    assert (told["key"], told["actor"], told["reason"], told["standing"]) == ("EDDM", "ann", "closed", True)
+    (row,) = airports("deletions").out.splitlines()
+    assert row.split("\t")[3:] == ["EDDM", "deleted", "ann", "closed"]
+    assert airports("deletions", "--actor", "bob").out == "" and airports("deletions", "nothing").code == 1
+    kinds = [
+        json.loads(line)["kind"]
+        for line in airports("log", "--kind", "delete", "--kind", "define", "--json").out.splitlines()
+    ]
+    assert kinds == ["define", "delete"]
+
+
+def test_a_summary_of_no_conflicts_says_so(airports: Refold) -> None:
+    told = json.loads(airports("conflicts", "--summary", "--json").out)["conflicts"]
+    assert told == {"all": {"open": 0, "settled": 0, "replaced": 0, "resolved": 0, "total": 0, "automatic": None}}
+    assert airports("conflicts", "--summary").code == 0
+    assert airports("conflicts", "--summary", "--status", "open").code == 2
