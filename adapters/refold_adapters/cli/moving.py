@@ -22,13 +22,13 @@ from refold_adapters.csv_cells import encode_rows
 from refold_adapters.folders.content import DATA, EVENTS, META
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.record_files import FORMATS
-from refold_adapters.recovery import RestoreReport, restore
+from refold_adapters.recovery import RestoreReport, rehearse, restore
 from refold_adapters.settings import FILE, load_settings
 
 from .context import Settled, pass_settled, perform
 from .options import MomentType, at_option, speech
 from .output import cell, document, json_text, pairs, progress, say, write
-from .reading import looked_at, pages
+from .reading import looked_at, note, pages
 from .rebuilding import rebuilt
 from .verifying import describe
 
@@ -42,6 +42,7 @@ from .verifying import describe
 @click.option("--folders", "only_folders", is_flag=True, help="Make only the folders anew, here.")
 @click.option("--at", type=MomentType(), help="Up to this moment only; needs -o.")
 @click.option("--replica", metavar="ID", help="The id that the new log writes under; random otherwise.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be made and what would change; write nothing.")
 @speech
 @pass_settled
 def restore_(
@@ -53,10 +54,11 @@ def restore_(
     only_folders: bool,
     at: Moment | None,
     replica: str | None,
+    dry_run: bool,
 ) -> int:
     """Bring the archive back by replay, and verify it. Exit code 4 when the result does not verify."""
     if only_folders:
-        if in_place or output is not None or at is not None or replica is not None or origin != "log":
+        if in_place or dry_run or output is not None or at is not None or replica is not None or origin != "log":
             raise click.UsageError("--folders makes the folders anew here, from the log, and takes no other option")
         return rebuilt(settled, "folders")
     if in_place == (output is not None):
@@ -67,6 +69,8 @@ def restore_(
         raise click.UsageError("--replica names the owner of a new log; in place, from the log, it stays")
 
     target = output.absolute() if output is not None else None
+    if dry_run:
+        return perform(lambda: _rehearse(settled, target, origin, at))
     actor = settled.actor(None)
 
     async def work() -> int:
@@ -78,6 +82,22 @@ def restore_(
         return 0 if report.ok else 4
 
     return perform(work)
+
+
+async def _rehearse(settled: Settled, target: Path | None, origin: str, at: Moment | None) -> None:
+    with progress(quiet=settled.quiet) as bars:
+        found = await rehearse(settled.root, target, origin=origin, at=at, progress=bars)
+    if settled.json:
+        document({"dry_run": True, **msgspec.structs.asdict(found)})
+        return
+    note(found.skipped)
+    rows = [("would restore", cell(found.path)), ("from", found.origin), ("events", str(found.events))]
+    for name in ("created", "changed", "deleted", "defined"):
+        count = getattr(found, name)
+        rows += [(name, str(count))] if count is not None else []
+    rows += [("lacking", cell(dots)) for dots in found.lacking]
+    rows += [("other files in", cell(folder)) for folder in found.folders]
+    pairs([*rows, ("written", "nothing")])
 
 
 def tell_restored(settled: Settled, report: RestoreReport) -> None:

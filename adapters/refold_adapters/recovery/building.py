@@ -85,10 +85,15 @@ def with_failures(path: str, work: Callable[[], None]) -> None:
         raise StorageFailed(path, "restoring", str(error)) from error
 
 
+def is_taken(target: Path) -> bool:
+    """Whether something stands where a new archive is to be."""
+    return target.exists() and (not target.is_dir() or any(target.iterdir()))
+
+
 def _prepare(making: Making, fill: Fill) -> None:
     """Makes the place where the new archive grows, with its log in it."""
     target, place = making.target, beside(making.target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if is_taken(target):
         raise ArchiveExists(str(target))
     discard(place)
     place.mkdir(parents=True)

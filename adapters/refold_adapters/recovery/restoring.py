@@ -45,7 +45,7 @@ def events_of(source: SqliteLog, upto: Cut | None = None) -> Iterator[tuple[Even
                 yield event, body
 
 
-class _Restore:
+class Restoring:
     """One restore; the blocking parts of it, for a thread."""
 
     def __init__(self, source: Path, origin: str, at: Moment | None, replica: str, now: int, tell: Tell) -> None:
@@ -136,7 +136,7 @@ class _Restore:
         remove_database(self.source / INDEX)
 
 
-def _guarded(restore: _Restore, work: Callable[[], None], now: int) -> None:
+def _guarded(restore: Restoring, work: Callable[[], None], now: int) -> None:
     """Does blocking work while no other process can write the archive."""
     lock = Lock(restore.log.with_name(restore.log.name + ".lock"))
     lock.acquire(now)
@@ -146,7 +146,7 @@ def _guarded(restore: _Restore, work: Callable[[], None], now: int) -> None:
         lock.release()
 
 
-async def _in_place(restore: _Restore, actor: str, clock: Clock) -> None:
+async def _in_place(restore: Restoring, actor: str, clock: Clock) -> None:
     root, report, tell = restore.source, restore.report, restore.tell
     if report.origin == "folders":
         await asyncio.to_thread(_guarded, restore, restore.replace_log, clock())
@@ -182,7 +182,7 @@ async def restore(
     `InputRefused`, `EventsMissing`, `StorageFailed`.
     """
     started = time.monotonic()
-    doing = await asyncio.to_thread(_Restore, source, origin, at, replica or new_id(), clock(), progress)
+    doing = await asyncio.to_thread(Restoring, source, origin, at, replica or new_id(), clock(), progress)
     if target is None:
         await _in_place(doing, actor, clock)
         root = source
@@ -193,7 +193,7 @@ async def restore(
     return doing.report
 
 
-async def _elsewhere(doing: _Restore, making: Making) -> Path:
+async def _elsewhere(doing: Restoring, making: Making) -> Path:
     if doing.report.origin == "log" and not await asyncio.to_thread(doing.log.is_file):
         raise ArchiveMissing(str(doing.source))
 
@@ -204,7 +204,7 @@ async def _elsewhere(doing: _Restore, making: Making) -> Path:
     return await build(making, doing.fill, doing.report, doing.tell, prove)
 
 
-async def _compare(doing: _Restore) -> None:
+async def _compare(doing: Restoring) -> None:
     """Compares the state with that of the source, where the source's tables can tell it at the same position."""
     try:
         async with refold.open(doing.source, create=False, readonly=True) as engine:
