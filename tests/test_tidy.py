@@ -19,7 +19,7 @@ PURE = {
         *("events", "vector", "clock", "values", "schema", "names", "template"),
         *("fold", "conflict", "decide", "errors", "ports", "record", "replay", "frames", "session", "intake"),
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
-        *("cursor", "pulls", "deletions"),
+        *("cursor", "pulls", "deletions", "attendance"),
         *("verify", "verdict"),
     )
 } | {f"adapters/refold_adapters/backup/{name}.py" for name in ("manifest", "retention")}

@@ -1,5 +1,6 @@
 """refold: an embeddable, asyncio, event-sourced sync engine for records that live in folders."""
 
+from .attendance import ClientStatus, SyncState, SyncStatus
 from .batch import Batch
 from .clients import Answer, Change, PushResult
 from .conflict import Conflict
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "Change",
     "Checkpoint",
+    "ClientStatus",
     "Collection",
     "Conflict",
     "Deletion",
@@ -41,6 +43,8 @@ __all__ = [
     "Report",
     "Status",
     "SyncReport",
+    "SyncState",
+    "SyncStatus",
     "Verdict",
     "collection",
     "open",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from .attendance import Refusal
 from .batch import Wording, delete_request, patch_request, put_request, schema_for
 from .conflict_list import disputes_of
 from .decide import Answered, Apart, Repeat, Request, version_token
@@ -129,6 +130,29 @@ async def push(engine: Engine, changes: Sequence[Change], wording: Wording, *, s
         if answer.error is not None:
             (result.conflicts if isinstance(answer.error, VersionMismatch) else result.failed).append(answer)
     return result
+
+
+def refusals(result: PushResult, changes: Sequence[Change], time: int) -> list[Refusal]:
+    """What of a push was refused, as it is remembered."""
+    refused = (answer for answer in (*result.failed, *result.conflicts) if answer.error is not None)
+    return [
+        Refusal(
+            collection=answer.collection,
+            key=answer.key,
+            operation=str(changes[answer.index].operation),
+            time=time,
+            code=answer.error.code,
+            message=str(answer.error),
+        )
+        for answer in refused
+        if answer.error is not None
+    ]
+
+
+def taken(result: PushResult) -> list[tuple[str, str]]:
+    """The records whose changes a push wrote, or found written."""
+    lists = (result.applied, result.merged, result.duplicates, result.conflicts)
+    return [(one.collection, one.key) for answers in lists for one in answers if one.error is None]
 
 
 def _parts(groups: Sequence[list[tuple[int, Request]]]) -> Iterator[list[tuple[int, Request]]]:

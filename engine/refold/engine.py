@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from . import clients, queries, resolving
+from . import clients, pulls, queries, resolving
+from .attendance import Attendance, ClientStatus, Stream, SyncStatus, sync_state
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, tag_request, worded
 from .clients import Change, PushResult
 from .clock import HybridClock
@@ -26,6 +27,7 @@ from .errors import (
     DefinitionRefused,
     ProjectionUnknown,
     ReadOnly,
+    RecordUnknown,
     ResolutionRefused,
     StorageFailed,
 )
@@ -33,8 +35,9 @@ from .events import ARCHIVE, Event
 from .fold import decode_state
 from .ports import Peer, Store
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower
+from .pulls import Asked, Page
 from .reader import Reader
-from .schema import Collection, Schema, collection_of, evolve, from_toml, to_data
+from .schema import PRIORITIES, Collection, Schema, collection_of, evolve, from_toml, name_of, to_data
 from .session import MAX_SKEW
 from .sync import Conversation, SyncReport, between, open_peer
 from .sync_side import EngineSide
@@ -52,6 +55,7 @@ class Engine(Reader):
         self._default = worded(Wording(), {"actor": actor})
         self._readonly = readonly
         self._writer: Writer | None = None
+        self._attendance = Attendance()
 
     async def start(self, clock: HybridClock, *, lag_bound: int = LAG_BOUND, quiet: float = QUIET_SECONDS) -> None:
         """Takes up where the archive stands. Called by `refold.open`."""
@@ -164,7 +168,70 @@ class Engine(Reader):
         among them, may come in any order. `client` is the actor unless `actor` says otherwise.
         """
         words = self._wording({"actor": client, "meta": {"client": client}, **wording})
-        return await clients.push(self, changes, words, strict=strict)
+        result = await clients.push(self, changes, words, strict=strict)
+        now = self._wall()
+        self._attendance.pushed(client, now, clients.taken(result), clients.refusals(result, changes, now))
+        return result
+
+    async def pull(
+        self,
+        after: str = "",
+        *,
+        collections: Sequence[str | type] = (),
+        priority: str = PRIORITIES[0],
+        limit: int = 100,
+        client: str = "",
+    ) -> Page:
+        """See `Reader.pull`. `client` says who asks: its cursor then shows what it has, for `sync_status`."""
+        page = await super().pull(after, collections=collections, priority=priority, limit=limit)
+        if client:
+            asked = Asked(after, [name_of(one) for one in collections], priority)
+            names, since = await self._read(partial(pulls.covered, asked, self._store.path))
+            stream = Stream(
+                collections=sorted(asked.collections),
+                priority=priority,
+                covered=names,
+                position=since,
+                time=self._wall(),
+            )
+            self._attendance.pulled(client, stream)
+        return page
+
+    def clients(self) -> list[ClientStatus]:
+        """The thin clients that pushed, or pulled under a name, since the engine was opened, by name.
+
+        This is kept in memory and begins anew with the engine; see `refold.attendance`.
+        """
+        return self._attendance.all()
+
+    def client(self, name: str) -> ClientStatus | None:
+        """One of them; None for one that was not heard of, or so long ago that it is forgotten."""
+        return self._attendance.get(name)
+
+    async def sync_status(self, collection: str | type, key: Any, *, client: str) -> SyncStatus:
+        """How a record stands at a client, as far as a server can know.
+
+        `conflict`: one of the record is open. `sync-error`: the client's last change of it was refused, and none was
+        taken since. `needs-download`: others wrote what no cursor of the client shows that it has; so says a client
+        that has not pulled since the engine was opened. Else `in-sync`. Raises `CollectionUnknown`, `ValueRefused`,
+        and `RecordUnknown` for a record that never was and that the client did not try to make.
+        """
+        schema = schema_for(self.schemas, name_of(collection))
+        record = schema.name, schema.key_text(key)
+        known = self._attendance.get(client) or ClientStatus(name=client)
+        have = known.acknowledged(schema.name)
+        found = await self._read(partial(pulls.standing_of, record, client, have))
+        error = known.refusal(*record)
+        if not found.version and error is None:
+            raise RecordUnknown(*record)
+        tried = [time for time in (found.attempted, error.time if error is not None else None) if time is not None]
+        return SyncStatus(
+            state=sync_state(disputed=found.disputed, refused=error is not None, lacking=found.lacking),
+            priority=PRIORITIES[found.urgency],
+            version=found.version,
+            attempted=max(tried, default=None),
+            error=error,
+        )
 
     def batch(self, **wording: Any) -> Batch:
         """An atomic group of writes: `async with engine.batch(actor="import") as batch: batch.put(...)`."""

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from .batch import schema_for
+from .clock import to_millis
 from .conflict import Conflict
 from .conflict_list import OPEN, ConflictQuery, folded
 from .cursor import Cursor, format_cursor, log_mark, parse_cursor, scope_mark
@@ -91,6 +92,17 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
         for removed in self.deletions:
             counts[removed.collection] = counts.get(removed.collection, 0) + 1
         return counts
+
+
+class ClientsRecord(msgspec.Struct, frozen=True):
+    """What the archive knows of a record for one client: its version, when the client wrote it last (milliseconds),
+    whether others wrote what the client has not got, whether a conflict is open, and how urgent its collection is."""
+
+    version: str
+    attempted: int | None
+    lacking: bool
+    disputed: bool
+    urgency: int
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -233,6 +245,29 @@ def page(asked: Asked, path: str, log: Changelog, tables: Tables) -> Page:
         left=left,
         position=position,
         time=last[0].time if last else 0,
+    )
+
+
+def covered(asked: Asked, path: str, log: Changelog, tables: Tables) -> tuple[list[str], int]:
+    """The collections that a client has which asks so, and the position up to which it has them. Raises as `page`."""
+    since = _cursor(asked, path, log).since
+    schemas, _ = _schemas_at(_definitions(log, tables), since)
+    return _Standing(since, schemas, log, tables).scope(asked), since
+
+
+def standing_of(record: Record, client: str, acknowledged: int, log: Changelog, tables: Tables) -> ClientsRecord:
+    """How a record stands for a client that has its collection up to a position."""
+    definition = tables.history([(record[0], "")])
+    events = log.at(tables.history([record]))
+    state = folded(events)
+    own = [event for event in events if event.meta.get("client") == client]
+    lacking = any(event.position > acknowledged and event.meta.get("client") != client for event in events)
+    return ClientsRecord(
+        version=version_token(state),
+        attempted=to_millis(own[-1].time) if own else None,
+        lacking=lacking or (state is not None and definition[-1:] > [acknowledged]),
+        disputed=bool(tables.conflicts(ConflictQuery(OPEN, collection=record[0], key=record[1], limit=1))),
+        urgency=urgency(load_schemas(tables))[record[0]],
     )
 
 

@@ -268,6 +268,11 @@ def collection_of(struct: type) -> Collection:
     return found
 
 
+def name_of(collection: str | type) -> str:
+    """The name of a collection that is given so, or as its decorated class. Raises TypeError for any other class."""
+    return collection if isinstance(collection, str) else collection_of(collection).name
+
+
 def from_toml(text: str) -> list[Collection]:
     """The collections that a TOML document defines under `[collections.NAME]`. Raises `DefinitionRefused`."""
     try:
