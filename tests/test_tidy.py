@@ -21,6 +21,7 @@ PURE = {
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
         *("cursor", "pulls", "deletions", "attendance"),
         *("verify", "verdict"),
+        *("unique", "rules"),
     )
 } | {f"adapters/refold_adapters/backup/{name}.py" for name in ("manifest", "retention")}
 IO_MODULES = {

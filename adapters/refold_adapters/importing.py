@@ -23,8 +23,16 @@ from typing import Any
 import msgspec
 
 from refold import Collection, Engine, Event, Field, Kind, RefoldError
-from refold.decide import Operation, Request
-from refold.errors import FieldUnknown, InputRefused, StorageFailed, ValueRefused
+from refold.decide import Apart, Operation, Repeat, Request
+from refold.errors import (
+    FieldUnknown,
+    InputRefused,
+    ReferenceMissing,
+    RuleBroken,
+    StorageFailed,
+    UniqueTaken,
+    ValueRefused,
+)
 from refold.schema import Schema
 from refold.values import Refused, show
 
@@ -155,7 +163,7 @@ class Converter:
     def error(self, row: FileRow, error: RefoldError) -> RowError:
         """Why a row is refused."""
         at = where(row.number, row.line)
-        field = error.field if isinstance(error, ValueRefused) else None
+        field = error.field if isinstance(error, ValueRefused | ReferenceMissing | UniqueTaken) else None
         if isinstance(error, FieldUnknown):
             field = next(name for name in row.cells if name not in self._schema.collection.fields)
             error = FieldUnknown(self._schema.name, str(field), list(self._schema.columns))
@@ -284,16 +292,12 @@ class Importer:
             report.fail(error)
 
     async def _each_alone(self, requests: Sequence[Request]) -> list[Event | RefoldError | None]:
-        """Hands over each request as a group of its own, all at once."""
-        outcomes = await asyncio.gather(*(self._engine.submit([one]) for one in requests), return_exceptions=True)
+        """Hands over requests that are answered each by itself; what refuses one says nothing of the others."""
         answers: list[Event | RefoldError | None] = []
-        for outcome in outcomes:
-            if isinstance(outcome, ValueRefused):
-                answers.append(outcome)
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                answers += outcome
+        for answer in await self._engine.answers(Apart(requests)):
+            if isinstance(answer, RefoldError) and not isinstance(answer, ValueRefused | RuleBroken):
+                raise answer
+            answers.append(answer.event if isinstance(answer, Repeat) else answer)
         return answers
 
     async def _delete_missing(self, seen: SeenKeys) -> None:
@@ -314,8 +318,13 @@ class Importer:
         name, actor, meta = self._schema.name, self._wording.actor, self._wording.meta
         requests = [Request(Operation.DELETE, name, key, {}, actor, meta) for key in keys if key not in there]
         if requests:
-            answers = await self._engine.submit(requests)
-            self.report.deleted += sum(event is not None for event in answers)
+            for request, answer in zip(requests, await self._engine.answers(Apart(requests)), strict=True):
+                if isinstance(answer, RuleBroken):
+                    self.report.fail(RowError(None, None, answer.code, f"{request.key} was not deleted: {answer}"))
+                elif isinstance(answer, RefoldError):
+                    raise answer
+                else:
+                    self.report.deleted += answer is not None
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

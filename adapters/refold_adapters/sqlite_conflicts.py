@@ -52,8 +52,8 @@ def save_disputes(
     """Writes what a run of events does to the list."""
     for record, disputed in disputes.items():
         connection.execute(
-            "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind <> ?",
-            (*record, ConflictKind.DEPENDENCY),
+            "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind NOT IN (?, ?)",
+            (*record, ConflictKind.DEPENDENCY, ConflictKind.UNIQUE),
         )
         policy = _policy(schemas, *record)
         connection.executemany(_CLOSE, [_row(entry, False) for entry in disputed.closed])

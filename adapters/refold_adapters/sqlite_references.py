@@ -16,6 +16,11 @@ from refold.schema import Schema
 from .sqlite_columns import quote
 from .sqlite_conflicts import insert_entries
 
+_RECORD = (
+    "SELECT 1 FROM _refold_records WHERE collection = (SELECT id FROM _refold_collections WHERE name = ?) AND key = ?"
+)
+"""A branch that keep-both shows has a row beside its record's, and is no record."""
+
 
 def save_references(connection: sqlite3.Connection, collection: str, found: Mapping[str, Mapping[str, Record]]) -> None:
     """Notes what records of a collection refer to now, by key and field."""
@@ -26,6 +31,29 @@ def save_references(connection: sqlite3.Connection, collection: str, found: Mapp
         "INSERT INTO _refold_references VALUES (?, ?, ?, ?, ?)",
         [(collection, key, field, *target) for key, fields in found.items() for field, target in fields.items()],
     )
+
+
+def forget_references(connection: sqlite3.Connection, collection: str) -> None:
+    """Forgets what records of a collection refer to, and which of that leads nowhere."""
+    connection.execute("DELETE FROM _refold_references WHERE collection = ?", (collection,))
+    connection.execute(
+        "DELETE FROM _refold_conflicts WHERE collection = ? AND kind = ?", (collection, ConflictKind.DEPENDENCY)
+    )
+
+
+def some_referrers(
+    connection: sqlite3.Connection, target: Record, through: Iterable[tuple[str, str]], limit: int
+) -> list[Record]:
+    """At most so many records that refer to one through any of these fields, of these collections."""
+    found: dict[Record, None] = {}
+    for collection, field in through:
+        rows = connection.execute(
+            "SELECT collection, key FROM _refold_references"
+            " WHERE target = ? AND target_key = ? AND collection = ? AND field = ? ORDER BY key LIMIT ?",
+            (*target, collection, field, limit),
+        )
+        found.update(dict.fromkeys(rows.fetchall()))
+    return sorted(found)[:limit]
 
 
 def referrers(connection: sqlite3.Connection, records: Iterable[Record]) -> set[Record]:
@@ -46,7 +74,9 @@ def _present(connection: sqlite3.Connection, schemas: Mapping[str, Schema], reco
         return False
     column = quote(schema.collection.key)
     sql = f"SELECT 1 FROM {quote(schema.name)} WHERE CAST({column} AS TEXT) = ? AND {column} = ?"
-    return connection.execute(sql, (record[1], record[1])).fetchone() is not None
+    if connection.execute(sql, (record[1], record[1])).fetchone() is None:
+        return False
+    return not schema.keeps_both or connection.execute(_RECORD, record).fetchone() is not None
 
 
 def save_dangling(

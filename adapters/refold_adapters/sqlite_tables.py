@@ -31,14 +31,16 @@ from refold.fold import State, decode_state, format_digest
 from refold.ports import Changes, Query
 from refold.references import references
 from refold.schema import Schema
+from refold.unique import Holder, UniqueValue, holdings
 
 from .sqlite_changed import count_changed, find_changed
 from .sqlite_columns import TableStatements, page_sql, quote
 from .sqlite_conflicts import count_conflicts, list_conflicts, save_disputes, settle_anew
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
-from .sqlite_references import referrers, save_dangling, save_references
+from .sqlite_references import forget_references, referrers, save_dangling, save_references, some_referrers
+from .sqlite_unique import forget_holdings, holders, save_holdings
 
-FORMAT = 4
+FORMAT = 5
 Record = tuple[str, str]
 
 _REMEMBERED = 10_000
@@ -214,6 +216,16 @@ class SqliteTables:
                     positions += [position for (position,) in rows]
         return sorted(positions)
 
+    def holders(self, values: Sequence[UniqueValue], limit: int) -> dict[UniqueValue, list[Holder]]:
+        """See `Tables.holders`."""
+        with failures(self.path, "reading the tables"):
+            return holders(self._connection, values, limit)
+
+    def referrers(self, target: Record, through: Sequence[tuple[str, str]], limit: int) -> list[Record]:
+        """See `Tables.referrers`."""
+        with failures(self.path, "reading the tables"):
+            return some_referrers(self._connection, target, through, limit)
+
     def _events(self, record: Record) -> list[Event]:
         return self._read_events(self.history([record]))
 
@@ -242,7 +254,7 @@ class SqliteTables:
                 self._find_again(changes)
                 self._save_records(changes)
                 self._save_rows(changes, schemas)
-                self._save_dependencies(changes, schemas)
+                self._save_relations(changes, schemas)
                 save_disputes(connection, changes.disputes, schemas)
                 settle_anew(connection, [name for name, key in changes.states if not key], schemas)
                 self._save_checkpoint(changes.checkpoint)
@@ -320,19 +332,23 @@ class SqliteTables:
                 self._connection.execute(f"ALTER TABLE {statements.table} ADD COLUMN {statements.columns[name]}")
         self._render(statements, written)
 
-    def _render(self, statements: TableStatements, skip: set[str]) -> None:
-        """Writes every row of a collection anew: its policy or its defaults may have changed."""
-        schema = statements.schema
+    def _pages(self, collection: str) -> Iterator[list[tuple[str, State]]]:
+        """The records of a collection with their states, and its definition among them, so many at a time."""
         last = 0
         while rows := self._connection.execute(
             "SELECT id, key, position, state FROM _refold_records"
             " WHERE collection = ? AND id > ? ORDER BY id LIMIT 1000",
-            (self._ids[schema.name], last),
+            (self._ids[collection], last),
         ).fetchall():
             last = rows[-1][0]
+            yield [(row[1], decode_state(data)) for row, data in zip(rows, self._states(rows), strict=True)]
+
+    def _render(self, statements: TableStatements, skip: set[str]) -> None:
+        """Writes every row of a collection anew: its policy or its defaults may have changed."""
+        schema = statements.schema
+        for page in self._pages(schema.name):
             changed, gone = [], []
-            states = [(row[1], decode_state(data)) for row, data in zip(rows, self._states(rows), strict=True)]
-            states = [(key, state) for key, state in states if key and key not in skip]
+            states = [(key, state) for key, state in page if key and key not in skip]
             branches = self._branches(statements, states, {})
             for key, state in states:
                 values, present = settled_values(state, (schema.name, key), schema, self._events)
@@ -411,27 +427,43 @@ class SqliteTables:
             rows += [row for row in made if row is not None]
         return rows
 
-    def _save_dependencies(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
-        """Notes which records the changed ones refer to, and which references lead nowhere now."""
-        if not any(schema.references for schema in schemas.values()):
+    def _save_relations(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
+        """Notes whom the changed records refer to and which unique values they hold, and the conflicts of both."""
+        defined = [name for name, key in changes.states if not key and name in schemas]
+        for name in defined:
+            forget_references(self._connection, name)
+            forget_holdings(self._connection, name)
+        if not any(schema.references or schema.unique for schema in schemas.values()):
             return
-        touched = [record for record in changes.states if record[1]]
-        for name in [name for name, key in changes.states if not key and name in schemas]:
-            keys = self._connection.execute(
-                "SELECT key FROM _refold_records WHERE collection = ? AND key <> ''", (self._ids[name],)
-            )
-            touched += [(name, key) for (key,) in keys]
-        by_collection: dict[str, dict[str, dict[str, Record]]] = {}
-        for record in touched:
-            schema = schemas.get(record[0])
-            if schema is not None and schema.references:
-                values, present = settled_values(self._state(record), record, schema, self._events)
-                found = references(schema, values) if present else {}
-                by_collection.setdefault(record[0], {})[record[1]] = found
-        for name, found_in in by_collection.items():
-            save_references(self._connection, name, found_in)
-        affected = referrers(self._connection, touched)
-        affected |= {(name, key) for name, found_in in by_collection.items() for key in found_in}
+        by_collection: dict[str, dict[str, State]] = {}
+        for (name, key), state in changes.states.items():
+            if key and name in schemas and name not in defined:
+                by_collection.setdefault(name, {})[key] = state
+        for name, states in by_collection.items():
+            self._relate(schemas, name, states, [key for key in states if (name, key) in changes.before])
+        for name in defined:
+            for page in self._pages(name):
+                self._relate(schemas, name, {key: state for key, state in page if key}, ())
+
+    def _relate(
+        self, schemas: Mapping[str, Schema], name: str, states: Mapping[str, State], known: Iterable[str]
+    ) -> None:
+        schema = schemas[name]
+        affected: set[Record] = set()
+        if schema.references or schema.unique:
+            refers: dict[str, Mapping[str, Record]] = {}
+            held: dict[str, Mapping[UniqueValue, Holder]] = {}
+            for key, state in states.items():
+                values, present = settled_values(state, (name, key), schema, self._events)
+                refers[key] = references(schema, values) if present else {}
+                held[key] = holdings(key, schema, state, values) if present else {}
+            if schema.references:
+                save_references(self._connection, name, refers)
+                affected = {(name, key) for key in states}
+            if schema.unique:
+                save_holdings(self._connection, name, held, known)
+        if any(name in other.references.values() for other in schemas.values()):
+            affected |= referrers(self._connection, [(name, key) for key in states])
         save_dangling(self._connection, affected, schemas, self._state)
 
     def _state(self, record: Record) -> State:

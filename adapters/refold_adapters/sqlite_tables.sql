@@ -43,6 +43,17 @@ CREATE TABLE _refold_references (
     PRIMARY KEY (collection, key, field)
 ) WITHOUT ROWID;
 CREATE INDEX _refold_references_to ON _refold_references (target, target_key);
+CREATE TABLE _refold_unique (
+    collection TEXT NOT NULL,
+    field TEXT NOT NULL,
+    value BLOB NOT NULL,
+    time INTEGER NOT NULL,
+    replica TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    PRIMARY KEY (collection, field, value, time, replica, seq, key)
+) WITHOUT ROWID;
+CREATE INDEX _refold_unique_of_records ON _refold_unique (collection, key);
 CREATE TABLE _refold_chain (
     position INTEGER PRIMARY KEY,
     previous INTEGER NOT NULL

@@ -27,6 +27,8 @@ _BOOKKEEPING = {
     " FROM _refold_conflicts ORDER BY 2, 3",
     "_refold_references": "SELECT '', collection, key, field, target, target_key FROM _refold_references"
     " ORDER BY 2, 3, 4",
+    "_refold_unique": "SELECT '', key, collection, field, value, time, replica, seq FROM _refold_unique"
+    " ORDER BY 2, 3, 4, 5",
     "_refold_requests": "SELECT '', request_id, position FROM _refold_requests ORDER BY 2",
     "_refold_checkpoint": "SELECT '', only, position, heads, digest FROM _refold_checkpoint",
 }

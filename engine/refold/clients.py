@@ -20,6 +20,7 @@ from .decide import Answered, Apart, Repeat, Request, version_token
 from .errors import RefoldError, ValueRefused, VersionMismatch
 from .events import Event
 from .fold import State
+from .rules import foreseen, has_rules
 from .schema import Schema
 from .values import show
 from .vector import covers, format_vector, parse_vector
@@ -120,7 +121,7 @@ async def push(engine: Engine, changes: Sequence[Change], wording: Wording, *, s
             answers[index] = msgspec.structs.replace(blank, key=request.key)
             asked.setdefault((request.collection, request.key), []).append((index, request))
     result = PushResult()
-    for part in _parts(list(asked.values())):
+    for part in _parts(_parents_first(asked, engine.schemas)):
         told = await engine.answers(Apart(request for _, request in part))
         states = await engine.states(list({(request.collection, request.key) for _, request in part}))
         for (index, request), outcome in zip(part, told, strict=True):
@@ -153,6 +154,28 @@ def taken(result: PushResult) -> list[tuple[str, str]]:
     """The records whose changes a push wrote, or found written."""
     lists = (result.applied, result.merged, result.duplicates, result.conflicts)
     return [(one.collection, one.key) for answers in lists for one in answers if one.error is None]
+
+
+def _parents_first(
+    asked: Mapping[tuple[str, str], list[tuple[int, Request]]], schemas: Mapping[str, Schema]
+) -> list[list[tuple[int, Request]]]:
+    """The changes by record, a record after those that it is to refer to and that must be there: so a push may be more
+    than one commit."""
+    if not has_rules(schemas):
+        return list(asked.values())
+    ordered: dict[tuple[str, str], None] = {}
+    begun: set[tuple[str, str]] = set()
+    waiting = list(reversed(list(asked)))
+    while waiting:
+        record = waiting[-1]
+        targets = foreseen(schemas, (request for _, request in asked[record]))[0] if record not in begun else ()
+        begun.add(record)
+        parents = sorted(target for target in targets if target in asked and target not in begun)
+        if parents:
+            waiting += parents
+        else:
+            ordered[waiting.pop()] = None
+    return [asked[record] for record in ordered]
 
 
 def _parts(groups: Sequence[list[tuple[int, Request]]]) -> Iterator[list[tuple[int, Request]]]:

@@ -106,10 +106,13 @@ class Settled(msgspec.Struct, frozen=True):
     branches: dict[str, dict[str, Any]] = {}
 
 
-def conflict_id(sides: Mapping[str, Sequence[Side]]) -> str:
-    """The hash of the sorted dots: the same disagreement has the same id on every replica."""
+def conflict_id(sides: Mapping[str, Sequence[Side]], field: str = "") -> str:
+    """The hash of the sorted dots: the same disagreement has the same id on every replica.
+
+    Where one event can be in several conflicts of a kind, as who wrote two references is, the field tells them apart.
+    """
     dots = sorted({side.dot for group in sides.values() for side in group})
-    return sha256(_encode(dots)).hexdigest()[:16]
+    return sha256(_encode([field, dots] if field else dots)).hexdigest()[:16]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -295,34 +298,6 @@ def _conflict(
     strategies = sorted({policy.of(name) for name in sides})
     return Conflict(
         conflict_id(sides), kind, collection, key, sides, "+".join(strategies), outcome, "manual" in strategies
-    )
-
-
-def dependency_conflict(collection: str, key: str, field: str, write: Write, target: State | None) -> Conflict | None:
-    """The conflict of a reference whose target is missing or deleted; None when the target is there."""
-    if target is not None and latest(target)[1]:
-        return None
-    sides = {field: [_side(write, write.data.get(field))]}
-    return Conflict(
-        conflict_id(sides), ConflictKind.DEPENDENCY, collection, key, sides, "", {"missing": target is None}, True
-    )
-
-
-def unique_conflict(collection: str, field: str, holders: Mapping[str, Write]) -> Conflict | None:
-    """The conflict of records, by key, that hold the same unique value; the first writer's key is the outcome."""
-    if len(holders) < 2:
-        return None
-    ranked = sorted(holders, key=lambda key: (holders[key].time, holders[key].replica, holders[key].seq))
-    sides = {field: [_side(holders[key], key) for key in ranked]}
-    return Conflict(
-        conflict_id(sides),
-        ConflictKind.UNIQUE,
-        collection,
-        ranked[0],
-        sides,
-        "first-write-wins",
-        {field: ranked[0]},
-        True,
     )
 
 

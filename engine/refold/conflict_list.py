@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         """How it stands under a policy."""
         if self.closer is not None:
             return RESOLVED
-        if self.kind is ConflictKind.DEPENDENCY:
+        if self.kind in {ConflictKind.DEPENDENCY, ConflictKind.UNIQUE}:
             return OPEN
         manual = any(policy.of(name) == "manual" for name in self.fields or [""])
         return OPEN if manual else SETTLED

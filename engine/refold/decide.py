@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,9 @@ from .fold import State, fold, is_concurrent, latest
 from .schema import Schema, evolve, from_data, to_data
 from .values import show
 from .vector import covers, format_vector, includes
+
+if TYPE_CHECKING:
+    from .rules import Broken, Rules
 
 Record = tuple[str, str]
 
@@ -85,7 +88,7 @@ class Ground(msgspec.Struct):
     """What decisions stand on: the states of the records asked about, the schemas, and where the replica's chain ends.
 
     `vector` is what the log holds. `requests` holds the event of every request id that was used before; `history` gives
-    a record's events, for the few settlements that need them.
+    a record's events, for the few settlements that need them. `rules` are those between records, if there are any.
     """
 
     replica: str
@@ -96,6 +99,7 @@ class Ground(msgspec.Struct):
     requests: dict[str, Event]
     vector: Mapping[str, int]
     history: Callable[[Record], Sequence[Event]]
+    rules: Rules | None = None
 
 
 class Decision(msgspec.Struct):
@@ -353,19 +357,45 @@ class _Decider:
 
         Whatever is wrong with a group, it is the business of its caller alone.
         """
-        self.draft, self.fresh = {}, []
         apart = isinstance(requests, Apart)
-        answers: list[Answered]
-        try:
-            answers = [self.alone(request) if apart else self.answer(request) for request in requests]
-        except Exception as error:  # noqa: BLE001 - it is raised where the group was submitted
-            for event in self.fresh:
-                if event.request_id is not None:
-                    del self.requests[event.request_id]
-            return error
+        refused: dict[int, RefoldError] = {}
+        while True:
+            self.draft, self.fresh = {}, []
+            try:
+                answers = [
+                    refused.get(index) or (self.alone(request) if apart else self.answer(request))
+                    for index, request in enumerate(requests)
+                ]
+                broken = self.broken(apart=apart)
+            except Exception as error:  # noqa: BLE001 - it is raised where the group was submitted
+                self.undo()
+                return error
+            if not broken:
+                break
+            self.undo()
+            refused |= _blamed(answers, broken)
         self.states.update(self.draft)
+        if self.ground.rules is not None:
+            self.ground.rules.accept()
         self.chain(linked=not apart)
         return answers
+
+    def broken(self, *, apart: bool) -> Mapping[Record, Broken]:
+        """What the group would break of the rules between records; raised, where it is written whole or not at all."""
+        if self.ground.rules is None:
+            return {}
+        broken = self.ground.rules.judge(
+            lambda record: self.states.get(record) or self.ground.states.get(record), self.draft
+        )
+        if broken and not apart:
+            raise next(iter(broken.values())).error
+        return broken
+
+    def undo(self) -> None:
+        """Forgets that requests of the group were written under their ids."""
+        for event in self.fresh:
+            if event.request_id is not None:
+                del self.requests[event.request_id]
 
     def chain(self, *, linked: bool = True) -> None:
         """Links the group's events to the replica's chain and, if they belong together, to each other; seals them."""
@@ -380,6 +410,19 @@ class _Decider:
             decision.bodies.append(body)
             decision.hashes.append(digest)
             self.head = Head(event.seq, digest)
+
+
+def _blamed(answers: Sequence[Answered], broken: Mapping[Record, Broken]) -> dict[int, RefoldError]:
+    """Of the requests that broke something, the last that wrote the field, or that removed the record."""
+    own: dict[Record, list[tuple[int, Event]]] = {record: [] for record in broken}
+    for index, answer in enumerate(answers):
+        if isinstance(answer, Event) and answer.record in own:
+            own[answer.record].append((index, answer))
+    blamed: dict[int, RefoldError] = {}
+    for record, (field, error) in broken.items():
+        did = [index for index, e in own[record] if (field in e.data if field else e.kind is Kind.DELETE)]
+        blamed[(did or [index for index, _ in own[record]])[-1]] = error
+    return blamed
 
 
 def decide(groups: Sequence[Sequence[Request]], ground: Ground) -> Decision:

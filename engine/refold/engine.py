@@ -21,6 +21,7 @@ from .attendance import Attendance, ClientStatus, Stream, SyncStatus, sync_state
 from .batch import Batch, Wording, delete_request, patch_request, put_request, schema_for, tag_request, worded
 from .clients import Change, PushResult
 from .clock import HybridClock
+from .conflict import ConflictKind
 from .decide import Answered, Operation, Repeat, Request
 from .errors import (
     ConflictUnknown,
@@ -32,11 +33,11 @@ from .errors import (
     StorageFailed,
 )
 from .events import ARCHIVE, Event
-from .fold import decode_state
 from .ports import Peer, Store
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower
 from .pulls import Asked, Page
 from .reader import Reader
+from .references import Defined, defined
 from .schema import PRIORITIES, Collection, Schema, collection_of, evolve, from_toml, name_of, to_data
 from .session import MAX_SKEW
 from .sync import Conversation, SyncReport, between, open_peer
@@ -106,11 +107,12 @@ class Engine(Reader):
     def _wording(self, wording: dict[str, Any]) -> Wording:
         return worded(self._default, wording) if wording else self._default
 
-    async def define(self, what: Collection | type | str | Path, **wording: Any) -> list[Event]:
+    async def define(self, what: Collection | type | str | Path, **wording: Any) -> Defined:
         """Defines collections: a `Collection`, a decorated class, or the path of a TOML file.
 
-        Returns the events written, none where nothing changed. Raises `DefinitionRefused` where existing records
-        would change their meaning.
+        Returns the events written, none where nothing changed, with the circles in which the collections refer to each
+        other and the collections that they refer to and nobody defined: both are allowed, and told. Raises
+        `DefinitionRefused` where existing records would change their meaning.
         """
         if isinstance(what, Collection):
             collections = [what]
@@ -124,7 +126,8 @@ class Engine(Reader):
             known = self.schemas.get(collection.name)
             wanted = evolve(known.collection if known is not None else None, collection)
             requests.append(Request(Operation.DEFINE, collection.name, "", to_data(wanted), words.actor, words.meta))
-        return [event for event in await self.submit(requests) if event is not None]
+        events = [event for event in await self.submit(requests) if event is not None]
+        return defined(events, [collection.name for collection in collections], self.schemas)
 
     async def tag(self, name: str, vector: Mapping[str, int] | None = None, **wording: Any) -> Event | None:
         """Names what the log holds now, or what a version vector covers, so that one can come back to it by name.
@@ -145,7 +148,8 @@ class Engine(Reader):
 
         `put("orders", {...})`, or `put(Order(...))` for a decorated class. Keywords are `actor`, `reason`,
         `if_version`, `request_id` and `meta`. Returns the event, None when the record is already so. Raises
-        `ValueRefused`, `FieldUnknown`, `CollectionUnknown`, `VersionMismatch`, `RequestReused`.
+        `ValueRefused`, `FieldUnknown`, `CollectionUnknown`, `VersionMismatch`, `RequestReused`, and `ReferenceMissing`
+        and `UniqueTaken` where the fields' rules say so.
         """
         request = put_request(self.schemas, target, values, self._wording(wording))
         return (await self.submit([request]))[0]
@@ -156,7 +160,10 @@ class Engine(Reader):
         return (await self.submit([request]))[0]
 
     async def delete(self, collection: str | type, key: Any, **wording: Any) -> Event | None:
-        """Deletes a record; its history stays. None when it is deleted already; raises `RecordUnknown`."""
+        """Deletes a record; its history stays. None when it is deleted already.
+
+        Raises `RecordUnknown`, and `ReferredTo` where others refer to it by a field that says it must be there.
+        """
         request = delete_request(self.schemas, collection, key, self._wording(wording))
         return (await self.submit([request]))[0]
 
@@ -273,8 +280,10 @@ class Engine(Reader):
         """Settles a conflict, open or settled by a strategy, by an event that has seen all its sides.
 
         `take` is the dot of the side that is to hold, as a pair or as `replica:seq`; `values` are fields as they are
-        to be; `keep_both` lets the record stay as it is and makes a record of its own of every losing side. Raises
-        `ConflictUnknown`, `ResolutionRefused`, `ValueRefused`, and `VersionMismatch` when somebody was faster.
+        to be; `keep_both` lets the record stay as it is and makes a record of its own of every losing side. Of a unique
+        conflict, the record that is taken keeps the value and the others have null, or `values`, the key among them,
+        give one of its records another. Raises `ConflictUnknown`, `ResolutionRefused`, `ValueRefused`, `RuleBroken`,
+        and `VersionMismatch` when somebody was faster.
         """
         conflict = await self.conflict(conflict_id)
         if conflict.settled_by is not None:
@@ -284,17 +293,16 @@ class Engine(Reader):
         if not conflict.key and (take is None or keep_both or values is not None):
             raise ResolutionRefused(conflict_id, "a definition is settled by define, or by the side to take")
         schema = schema_for(self.schemas, conflict.collection)
-        record = conflict.collection, conflict.key
-        data = await self._read(lambda log, tables: tables.load([record])[record])
-        asked = resolving.requests(
-            conflict,
-            schema,
-            decode_state(data),
-            self._wording(wording),
-            take=take,
-            values=values,
-            keep_both=keep_both,
-        )
+        keys = {conflict.key}
+        if conflict.kind is ConflictKind.UNIQUE:
+            keys.update(side.value for group in conflict.sides.values() for side in group)
+        found = await self.states([(conflict.collection, key) for key in sorted(keys)])
+        states = {key: state for (_, key), state in found.items()}
+        words, choice = self._wording(wording), resolving.Choice(take, values, keep_both)
+        if conflict.kind is ConflictKind.UNIQUE:
+            asked = resolving.parting(conflict, schema, states, words, choice)
+        else:
+            asked = resolving.requests(conflict, schema, states[conflict.key], words, choice)
         return [event for event in await self.submit(asked) if event is not None]
 
     def side(self) -> EngineSide:

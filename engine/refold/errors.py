@@ -88,6 +88,49 @@ class RecordUnknown(RefoldError):
 
 
 @dataclass(eq=False)
+class RuleBroken(RefoldError):
+    """A write that would break a rule between records."""
+
+    code: ClassVar[str] = "rule-broken"
+    collection: str
+    key: str
+
+
+@dataclass(eq=False)
+class ReferenceMissing(RuleBroken):
+    """A write of a reference to a record that is not there, where the field says that this is refused."""
+
+    code: ClassVar[str] = "reference-missing"
+    message: ClassVar[str] = "{collection} {key!r}: field {field!r} refers to {target} {target_key!r}, which is missing"
+    hint: ClassVar[str] = "write the record that it refers to first, or in the same batch or push"
+    field: str
+    target: str
+    target_key: str
+
+
+@dataclass(eq=False)
+class ReferredTo(RuleBroken):
+    """A delete of a record that others refer to, where their field says that it must be there. Names a few of them."""
+
+    code: ClassVar[str] = "referred-to"
+    message: ClassVar[str] = "{collection} {key!r} is referred to by {referrers}"
+    hint: ClassVar[str] = "let them refer elsewhere or delete them first, or in the same batch or push"
+    referrers: list[str]
+
+
+@dataclass(eq=False)
+class UniqueTaken(RuleBroken):
+    """A write of a value that another record holds already, where no two may hold the same."""
+
+    code: ClassVar[str] = "unique-taken"
+    message: ClassVar[str] = "{collection} {key!r}: field {field!r} is to be {value}, which {holder!r} holds already"
+    hint: ClassVar[str] = "use another value, or change the record that holds this one first, or in the same batch"
+    field: str
+    value: str
+    holder: str
+
+
+@dataclass(eq=False)
 class VersionMismatch(RefoldError):
     """The version the writer stated is not the current one."""
 

@@ -19,6 +19,7 @@ from .conflict_list import ConflictQuery, Disputed, Listed, Tally
 from .events import Checkpoint, Event, Head
 from .fold import State
 from .schema import Schema
+from .unique import Holder, UniqueValue
 from .verdict import Finding
 
 T = TypeVar("T")
@@ -129,6 +130,12 @@ class Tables(Protocol):
 
     def save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
         """Takes in changes and their checkpoint, atomically."""
+
+    def holders(self, values: Sequence[UniqueValue], limit: int) -> dict[UniqueValue, list[Holder]]:
+        """The records that hold each of these unique values, at most `limit` of each, the first by rank."""
+
+    def referrers(self, target: Record, through: Sequence[tuple[str, str]], limit: int) -> list[Record]:
+        """At most `limit` records that refer to one, through any of some fields, each named by collection and field."""
 
     def find(self, query: Query, schema: Schema) -> list[tuple[tuple[Any, ...], str, bytes]]:
         """One page of records that are present: where each stands in the order, its key, its state.

@@ -22,6 +22,7 @@ from .record import Record, find_record, load_record
 from .references import describe_dangling
 from .replay import events_after, load_schemas, newest_time
 from .schema import Schema
+from .unique import SHOWN, clash, coded, describe_clash
 
 READ_BATCH = 500
 """Events or records fetched from the store at once."""
@@ -58,6 +59,21 @@ def _dangling(entry: Entry, state: State, schema: Schema, history: Sequence[Even
     return msgspec.structs.replace(conflict, events=[event for event in history if event.dot in dots])
 
 
+def _clash(entry: Entry, state: State, schema: Schema, log: Changelog, tables: Tables) -> Conflict | None:
+    """A unique conflict with those that hold the value, whom its first holder leads to."""
+
+    def history(record: tuple[str, str]) -> Sequence[Event]:
+        return log.at(tables.history([record]))
+
+    values, _ = settled_values(state, (entry.collection, entry.key), schema, history)
+    value = coded(schema.name, entry.fields[0], values.get(entry.fields[0]))
+    holders = tables.holders([value], SHOWN).get(value, [])
+    if clash(value, holders) != entry:
+        return None
+    events = log.at(sorted(log.positions([(holder.replica, holder.seq) for holder in holders])))
+    return describe_clash(entry, value, holders, events)
+
+
 def states(records: Sequence[tuple[str, str]], _log: Changelog, tables: Tables) -> dict[tuple[str, str], bytes]:
     """The states of records that ever were."""
     return tables.load(records)
@@ -79,6 +95,10 @@ def conflicts(
         if strategy is not None:
             policy = Policy(strategy, {}, policy.types)
             status = listed.entry.status(policy)
+        if listed.entry.kind is ConflictKind.UNIQUE and schema is not None:
+            held = _clash(listed.entry, decode_state(states[record]), schema, log, tables)
+            found += [held] if held is not None else []
+            continue
         if listed.entry.kind is ConflictKind.DEPENDENCY and schema is not None:
             conflict = _dangling(listed.entry, decode_state(states[record]), schema, history)
             found += [conflict] if conflict is not None else []

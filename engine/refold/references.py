@@ -10,11 +10,12 @@ says in which order their records are to be sent so that parents come before chi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from .conflict import Conflict, ConflictKind, Side, conflict_id
 from .conflict_list import OPEN, Entry, Record
+from .events import Event
 from .fold import State
 from .schema import Schema
 
@@ -53,6 +54,29 @@ def undefined_targets(schemas: Mapping[str, Schema]) -> list[tuple[str, str, str
     )
 
 
+class Defined(list[Event]):
+    """The events that defined some collections, and what there is to say of the references of those.
+
+    `cycles` are the circles they stand in, see `dependency_order`; `undefined` their references to collections that
+    nobody defined, see `undefined_targets`.
+    """
+
+    def __init__(
+        self,
+        events: Iterable[Event] = (),
+        cycles: Iterable[list[str]] = (),
+        undefined: Iterable[tuple[str, str, str]] = (),
+    ) -> None:
+        super().__init__(events)
+        self.cycles, self.undefined = list(cycles), list(undefined)
+
+
+def defined(events: Iterable[Event], names: Collection[str], schemas: Mapping[str, Schema]) -> Defined:
+    """The answer to a definition of the collections of these names."""
+    cycles = [circle for circle in dependency_order(schemas)[1] if not set(names).isdisjoint(circle)]
+    return Defined(events, cycles, [found for found in undefined_targets(schemas) if found[0] in names])
+
+
 def references(schema: Schema, values: Mapping[str, Any]) -> dict[str, Record]:
     """The records that a record with these values refers to, by field."""
     return {
@@ -72,7 +96,7 @@ def dangling_entries(
 ) -> list[Entry]:
     """The dependency conflicts of a record that is there, given what it refers to."""
     return [
-        Entry(conflict_id({field: sides}), ConflictKind.DEPENDENCY, *record, [field])
+        Entry(conflict_id({field: sides}, field), ConflictKind.DEPENDENCY, *record, [field])
         for field, target in sorted(found.items())
         if not present(target) and (sides := _sides(state, field, target[1]))
     ]
@@ -82,7 +106,7 @@ def describe_dangling(entry: Entry, state: State, values: Mapping[str, Any]) -> 
     """All there is to say of a dependency conflict but its event; None when the record does not have it."""
     (field,) = entry.fields
     sides = {field: _sides(state, field, str(values.get(field)))}
-    if not sides[field] or conflict_id(sides) != entry.id:
+    if not sides[field] or conflict_id(sides, field) != entry.id:
         return None
     return Conflict(
         entry.id, entry.kind, entry.collection, entry.key, sides, "", {field: values.get(field)}, True, OPEN

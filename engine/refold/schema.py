@@ -35,6 +35,9 @@ KEY_LIMIT = 1000
 _NAME = re.compile(r"[^\W\d][\w-]{0,63}")
 _FIELD_PREFIX = "field:"
 _META_NAMES = {"format", "checksum", "file_size", "exported_at", "folder", "collections", "vector", "events"}
+MISSING = ("conflict", "refuse")
+"""What becomes of a reference to a record that is not there: an open conflict, or a refused write."""
+
 _FITTING = {"sum": ("int", "float", "decimal"), "union": ("json",)}
 
 
@@ -43,7 +46,9 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
     `null` allows null, `required` forbids the empty text too, `pattern` is a regular expression that the text must
     contain, `default` (as stored) is what a record has that was written before the field was added, `strategy` settles
-    this field's conflicts in place of the collection's, `references` names the collection whose key it holds.
+    this field's conflicts in place of the collection's, `references` names the collection whose key it holds. Two more
+    rules hold for what is written here, and are open conflicts where replicas broke them apart: with `missing` as
+    `refuse`, a reference must lead to a record that is there; with `unique`, no two records may hold the same value.
     """
 
     type: str
@@ -53,6 +58,8 @@ class Field(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
     default: Any = None
     strategy: str | None = None
     references: str | None = None
+    missing: str = "conflict"
+    unique: bool = False
 
 
 class Collection(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +92,15 @@ def parse_field(spec: object) -> Field:
     return field
 
 
+def _check_rules(name: str, field: Field, refuse: Callable[[str], DefinitionRefused]) -> None:
+    if field.missing not in MISSING:
+        raise refuse(f"field {name!r} has missing {field.missing!r}; there are {', '.join(MISSING)}")
+    if field.missing != MISSING[0] and field.references is None:
+        raise refuse(f"field {name!r} refers to no collection, so nothing can be missing")
+    if field.unique and field.default is not None:
+        raise refuse(f"field {name!r} cannot be unique and have a default, which every record would hold")
+
+
 def _check_field(collection: Collection, name: str, field: Field) -> None:
     refuse = partial(DefinitionRefused, collection.name)
     if not name or len(name) > 100 or not name.isprintable() or name.startswith("_refold"):
@@ -110,6 +126,7 @@ def _check_field(collection: Collection, name: str, field: Field) -> None:
             TYPES["str"].store(text or "")
     except Refused as error:
         raise refuse(f"field {name!r}: {error}") from None
+    _check_rules(name, field, refuse)
     if field.required and field.null:
         raise refuse(f"field {name!r} cannot be required and null")
 
@@ -319,6 +336,12 @@ class Schema:
         self.references = {
             name: field.references for name, field in collection.fields.items() if field.references is not None
         }
+        self.refusing = {
+            name: target for name, target in self.references.items() if collection.fields[name].missing == "refuse"
+        }
+        self.unique = tuple(
+            name for name, field in collection.fields.items() if field.unique and name != collection.key
+        )
         self.keeps_both = self.types[collection.key].name == "str" and "keep-both" in {
             collection.strategy,
             *self.policy.fields.values(),

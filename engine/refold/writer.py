@@ -22,11 +22,12 @@ import msgspec
 from .clock import HybridClock
 from .decide import Answered, Decision, Ground, Request, decide
 from .errors import EngineClosed, ProjectionFailed, StorePoisoned
-from .events import Checkpoint, Head
+from .events import Checkpoint, Event, Head
 from .fold import State, fold_all
 from .intake import Taken, taken_of, unknown
 from .ports import Changelog, Store, Tables
 from .replay import Found, Sealed, changes_of, check_definitions, find, schemas_after
+from .rules import Rules, foreseen, has_rules
 from .schema import Schema
 
 Answer = list[Answered]
@@ -213,10 +214,21 @@ class Writer:
     def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
         if self._poison is not None:
             raise StorePoisoned(str(self._poison))
-        found = find(log, tables, {(request.collection, request.key) for group in groups for request in group})
-        ids = [request.request_id for group in groups for request in group if request.request_id is not None]
+        requests = [request for group in groups for request in group]
+        ruled = has_rules(self.schemas)
+        targets, values = foreseen(self.schemas, requests) if ruled else (set[tuple[str, str]](), [])
+        asked = targets.union((request.collection, request.key) for request in requests)
+        found = find(log, tables, asked)
+        ids = [request.request_id for request in requests if request.request_id is not None]
         earlier = log.at(sorted(set(tables.requests(ids).values()))) if ids else []
 
+        def history(record: tuple[str, str]) -> Sequence[Event]:
+            return found.history([record])
+
+        rules = None
+        if ruled:
+            states = {record: found.states.get(record) for record in asked}
+            rules = Rules(self.schemas, tables, states, values, len(requests), history)
         ground = Ground(
             self.replica,
             self.checkpoint.heads.get(self.replica) or Head(0, bytes(32)),
@@ -225,7 +237,8 @@ class Writer:
             dict(found.states),
             {event.request_id: event for event in earlier if event.request_id is not None},
             self.checkpoint.vector,
-            lambda record: found.history([record]),
+            history,
+            rules,
         )
         decision = decide(groups, ground)
         if not decision.events:

@@ -34,7 +34,13 @@ THINGS = Collection(name="things", key="id", fields=SPEC)
 
 
 @st.composite
-def histories(draw: st.DrawFn, *, fields: Sequence[str] = tuple(FIELDS), max_steps: int = 14) -> list[Event]:
+def histories(
+    draw: st.DrawFn,
+    *,
+    fields: Sequence[str] = tuple(FIELDS),
+    records: Sequence[str] = RECORDS,
+    max_steps: int = 14,
+) -> list[Event]:
     """What two to five replicas write, each knowing its own events and what it was shown of the others'.
 
     A replica is shown a prefix of what another knows, in the order that one learnt it; that is causally closed. Clocks
@@ -52,7 +58,7 @@ def histories(draw: st.DrawFn, *, fields: Sequence[str] = tuple(FIELDS), max_ste
             shown = list(draw(whose).seen.values())
             scribe.see(shown if action == "see all" else shown[: draw(st.integers(0, len(shown)))])
         else:
-            key = draw(st.sampled_from(RECORDS))
+            key = draw(st.sampled_from(records))
             data = draw(values) if action == "write" else None
             events.append(scribe.write("things", key, data, Kind.RESOLVE if data == {} else None))
     return events

@@ -17,12 +17,10 @@ from refold.conflict import (
     branch_key,
     check_version,
     conflict_id,
-    dependency_conflict,
     disagreements,
     needs_history,
     same,
     settle,
-    unique_conflict,
 )
 from refold.errors import VersionMismatch
 from refold.events import Event, Kind
@@ -282,22 +280,6 @@ def test_ids_are_of_the_dots(events: list[Event]) -> None:
         assert [conflict.id for conflict in one] == [conflict.id for conflict in other]
         dots = [frozenset(side.dot for group in c.sides.values() for side in group) for c in one]
         assert len(set(dots)) == len({conflict.id for conflict in one})
-
-
-def test_a_missing_reference_and_a_value_held_twice() -> None:
-    one = Scribe("a")
-    event = one.write("things", "1", {"parent": "9"})
-    write = state_of([event]).writes[0]
-    missing = dependency_conflict("things", "1", "parent", write, None)
-    assert missing is not None and missing.kind is ConflictKind.DEPENDENCY and missing.outcome == {"missing": True}
-    target = fold_all({}, [one.write("things", "9", {"n": 1})])["things", "9"]
-    assert dependency_conflict("things", "1", "parent", write, target) is None
-    gone = fold_all({("things", "9"): target}, [one.write("things", "9")])["things", "9"]
-    dangling = dependency_conflict("things", "1", "parent", write, gone)
-    assert dangling is not None and dangling.outcome == {"missing": False} and dangling.id == missing.id
-    assert unique_conflict("things", "code", {"1": write}) is None
-    twice = unique_conflict("things", "code", {"2": target.writes[0], "1": write})
-    assert twice is not None and twice.outcome == {"code": "1"} and twice.kind is ConflictKind.UNIQUE
 
 
 def test_a_stated_version_must_be_the_current_one() -> None:

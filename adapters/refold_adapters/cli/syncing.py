@@ -14,6 +14,7 @@ from refold.batch import schema_for
 from refold.clock import format_time
 from refold.conflict import FIELD_STRATEGIES, ConflictKind
 from refold.conflict_list import OPEN, RESOLVED, STATUSES, Quality
+from refold.errors import ResolutionRefused, RuleBroken
 from refold.session import MAX_SKEW
 from refold.sync import SyncReport
 
@@ -228,10 +229,18 @@ def _show(conflict: Conflict, replica: str) -> None:
     if closer is not None:
         why = f": {cell(closer.reason)}" if closer.reason else ""
         write(f"resolved by {closer.replica}:{closer.seq}, {cell(closer.actor)}, {format_time(closer.time)}{why}\n")
+    elif conflict.kind in _HINTS:
+        write(f"open: {_HINTS[conflict.kind]}\n")
     elif conflict.status == OPEN:
         write(f"strategy {conflict.strategy}: shown is the last write, until somebody settles it with refold resolve\n")
     else:
         write(f"settled by strategy {conflict.strategy}\n")
+
+
+_HINTS = {
+    ConflictKind.DEPENDENCY: "until the record that it refers to is there, or it refers to another",
+    ConflictKind.UNIQUE: "until one of these records holds another value; refold resolve --take lets one keep it",
+}
 
 
 def _value(name: str, value: Any) -> str:
@@ -287,16 +296,20 @@ async def _walk(engine: Engine, who: dict[str, Any]) -> int:
     waiting = [conflict async for conflict in engine.conflicts(OPEN)]
     for conflict in waiting:
         dots = [f"{event.replica}:{event.seq}" for event in conflict.events]
+        sides = [*dots, "both"] if conflict.kind not in _HINTS else dots if conflict.kind is ConflictKind.UNIQUE else []
         await asyncio.to_thread(_show, conflict, engine.replica)
-        answer = await asyncio.to_thread(_ask, [*dots, "both", "skip", "quit"])
+        answer = await asyncio.to_thread(_ask, [*sides, "skip", "quit"])
         if answer == "quit":
             return UNSETTLED
         if answer == "skip":
             left += 1
-        elif answer == "both":
-            await engine.resolve(conflict.id, keep_both=True, **who)
         else:
-            await engine.resolve(conflict.id, take=answer, **who)
+            choice: dict[str, Any] = {"keep_both": True} if answer == "both" else {"take": answer}
+            try:
+                await engine.resolve(conflict.id, **choice, **who)
+            except (ResolutionRefused, RuleBroken) as error:
+                say(safe(str(error)))
+                left += 1
     return UNSETTLED if left else 0
 
 

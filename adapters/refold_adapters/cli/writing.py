@@ -17,6 +17,7 @@ import refold
 from refold import Engine, Event
 from refold.batch import schema_for
 from refold.errors import ArchiveExists, DefinitionRefused, StorageFailed
+from refold.references import Defined
 from refold.schema import Schema, from_toml
 from refold_adapters.importing import BATCH, Plan, Report, import_file
 from refold_adapters.importing import Wording as ImportWording
@@ -70,7 +71,7 @@ def init(
 
     async def work() -> None:
         async with refold.open(root, replica=replica, time=time) as engine:
-            events = []
+            events = Defined()
             if collections is not None:
                 events = await engine.define(collections, **who)
             await asyncio.to_thread(_write_settings, root)
@@ -80,6 +81,8 @@ def init(
             elif not settled.quiet:
                 defined = f", with {', '.join(names)}" if names else ""
                 write(f"created {safe(str(root))} as replica {engine.replica}{defined}\n")
+                if collections is not None:
+                    _warn(events)
 
     return perform(work)
 
@@ -103,12 +106,28 @@ def define(settled: Settled, /, file: Path, time: int | None, **who: str | None)
         async with settled.writing(time) as engine:
             events = await engine.define(file, **who)
             if settled.json:
-                document({"events": [event_document(event) for event in events]})
+                documents = [event_document(event) for event in events]
+                document({"events": documents, **_relations(events)})
             elif not settled.quiet:
                 names = ", ".join(event.collection for event in events)
                 write(f"defined {names}\n" if names else "nothing changed\n")
+                _warn(events)
 
     return perform(work)
+
+
+def _relations(events: Defined) -> dict[str, Any]:
+    """What is told of references beside a definition."""
+    undefined = [{"collection": name, "field": field, "references": target} for name, field, target in events.undefined]
+    return {"cycles": events.cycles, "undefined": undefined}
+
+
+def _warn(events: Defined) -> None:
+    for circle in events.cycles:
+        told = f"{circle[0]} refers to itself" if len(circle) == 1 else f"{', '.join(circle)} refer to each other"
+        say(f"note: {told}, so no order has all parents first")
+    for name, field, target in events.undefined:
+        say(f"note: field {field!r} of {name} refers to {target}, which is not defined yet")
 
 
 SHOWN = 20

@@ -15,6 +15,7 @@ from refold.fold import DIGEST_MODULUS, decode_state, fold_all, state_hash
 from refold.ports import Query, Tables
 from refold.replay import advance, catch_up, load_schemas
 from refold.schema import Collection, Field, Schema, to_data
+from refold.unique import coded
 
 from .memory import MemoryLog, MemoryTables
 from .scribe import Scribe, append, caught
@@ -245,6 +246,68 @@ class TablesConformance:
                     assert tables.count_changed(name, after, upto) == len(expected)
                     for limit in (1, 2):
                         assert tables.changed(name, after, upto, limit) == expected[:limit]
+
+    def related(self) -> list[Event]:
+        """Records that took unique values apart and again alone, whose fields became unique and common again, and whose
+        keep-both branches say what others hold."""
+        unique = {"id": Field("str"), "n": Field("int", null=True, unique=True), "j": Field("json", null=True)}
+        relaxed = {**unique, "n": Field("int", null=True), "j": Field("json", null=True, unique=True)}
+        made = [
+            Collection(name="coins", key="id", fields=fields, strategy=strategy)
+            for fields, strategy in ((unique, "last-write-wins"), (relaxed, "manual"), (unique, "keep-both"))
+        ]
+        one, other = Scribe("a"), Scribe("b")
+        events = [one.define(made[0])]
+        events += [one.write("coins", key, {"id": key, "n": 1, "j": ["x"] * n}) for n, key in enumerate("123")]
+        other.see(events)
+        events += [other.write("coins", "1", {"n": 2}), one.write("coins", "4", {"id": "4", "n": 2, "j": ["x"] * 99})]
+        events += [one.write("coins", "2"), one.write("coins", "", to_data(made[1]), Kind.DEFINE)]
+        events += [one.write("coins", "5", {"id": "5", "n": 1, "j": ["x"] * 99}), one.write("coins", "3", {"j": None})]
+        one.see(events)
+        other.see(events)
+        events += [one.write("coins", "4", {"n": 3, "j": 0}), other.write("coins", "4", {"n": 4, "j": ["x"]})]
+        one.see(events)
+        events += [one.write("coins", "", to_data(made[2]), Kind.DEFINE), one.write("coins", "6", {"id": "6", "n": 3})]
+        events += [one.write("coins", "7", {"id": "7", "n": 4}), one.write("coins", "4"), one.write("coins", "5")]
+        return events
+
+    def test_unique_values_that_several_hold_are_those_of_the_model(self) -> None:
+        events = self.related()
+        kinds = set()
+        for end in range(1, len(events) + 1):
+            log = MemoryLog("a")
+            append(log, events[:end])
+            model = MemoryTables(log.at)
+            while catch_up(log, model):
+                pass
+            kinds |= {one.entry.kind for one in model.conflicts(ConflictQuery("open"))}
+            values = [coded("coins", field, value) for field in "nj" for value in (1, 2, 3, 4, 0, ["x"], ["x"] * 99)]
+            for batch in (1, 4):
+                tables = self.make(log.at)
+                while catch_up(log, tables, batch):
+                    pass
+                assert tables.conflicts(ConflictQuery()) == model.conflicts(ConflictQuery()), end
+                for limit in (1, 2, 100):
+                    assert tables.holders(values, limit) == model.holders(values, limit), end
+                self.reopen(tables)
+        assert "unique-conflict" in kinds
+
+    def test_referrers_are_those_of_the_model(self) -> None:
+        fields = {"id": Field("str"), "part": Field("int", null=True, references="parts")}
+        fields["other"] = Field("int", null=True, references="parts")
+        one, log = Scribe("a"), MemoryLog("a")
+        events = [one.define(Collection(name="trips", key="id", fields=fields)), one.define(PARTS)]
+        events += [one.write("trips", str(n), {"id": str(n), "part": n % 2, "other": n % 3}) for n in range(9)]
+        append(log, [*events, one.write("trips", "8")])
+        tables, model = self.make(log.at), MemoryTables(log.at)
+        for made in (tables, model):
+            while catch_up(log, made):
+                pass
+        for through in ([("trips", "part")], [("trips", "other")], [("trips", "part"), ("trips", "other")], []):
+            for target in (("parts", "0"), ("parts", "1"), ("parts", "9"), ("trips", "1")):
+                whole = tables.referrers(target, through, 100)
+                assert whole == model.referrers(target, through, 100)
+                assert set(tables.referrers(target, through, 1)) <= set(whole)
 
     def test_find_orders_by_every_field_and_pages(self) -> None:
         tables, model, schema = self.both()

@@ -7,7 +7,7 @@ makes the nth call of an operation fail, before or after it has taken effect.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -15,16 +15,17 @@ import msgspec
 
 from refold.clock import HybridClock
 from refold.conflict import Policy, same
-from refold.conflict_list import RESOLVED, ConflictQuery, Entry, Listed, Tally, live_entries
+from refold.conflict_list import OPEN, RESOLVED, ConflictQuery, Entry, Listed, Tally, live_entries
 from refold.decide import settled_branches, settled_values
 from refold.engine import Engine
 from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFailed
 from refold.events import GENESIS, Checkpoint, Event, Head, decode
-from refold.fold import decode_state
+from refold.fold import State, decode_state
 from refold.ports import Changelog, Changes, Query, Record, Tables
 from refold.references import dangling_entries, references
 from refold.replay import catch_up
 from refold.schema import Schema
+from refold.unique import Holder, UniqueValue, clash, holdings
 from refold.values import TYPES
 from refold.verdict import Finding
 
@@ -260,6 +261,38 @@ class MemoryTables:
         )
         return [Tally(*sort, count) for sort, count in sorted(sorts.items())]
 
+    def _standing(self) -> Iterator[tuple[Record, Schema, State, dict[str, Any]]]:
+        """Every record that is present, with its schema, its state and its values."""
+        for record, data in self.states.items():
+            schema = self._schemas.get(record[0])
+            if schema is not None and record[1]:
+                state = decode_state(data)
+                values, present = settled_values(state, record, schema, self._events)
+                if present:
+                    yield record, schema, state, values
+
+    def _held(self) -> dict[UniqueValue, list[Holder]]:
+        found: dict[UniqueValue, list[Holder]] = {}
+        for (_, key), schema, state, values in self._standing():
+            for value, holder in holdings(key, schema, state, values).items():
+                found.setdefault(value, []).append(holder)
+        return {value: sorted(holders) for value, holders in found.items()}
+
+    def holders(self, values: Sequence[UniqueValue], limit: int) -> dict[UniqueValue, list[Holder]]:
+        """See `Tables.holders`."""
+        held = self._held()
+        return {value: held[value][:limit] for value in values if value in held}
+
+    def referrers(self, target: Record, through: Sequence[tuple[str, str]], limit: int) -> list[Record]:
+        """See `Tables.referrers`."""
+        found = [
+            record
+            for record, schema, _, values in self._standing()
+            for field, other in references(schema, values).items()
+            if other == target and (record[0], field) in through
+        ]
+        return sorted(set(found))[:limit]
+
     def conflicts(self, query: ConflictQuery) -> list[Listed]:
         """See `Tables.conflicts`. Those that are live are read off all states, each time."""
         listed = [Listed(entry, RESOLVED) for entry in self._closed.values()]
@@ -273,6 +306,8 @@ class MemoryTables:
                 found = references(schema, values) if present else {}
                 entries += dangling_entries(record, state, found, self._is_present)
             listed += [Listed(entry, entry.status(policy)) for entry in entries]
+        clashes = [clash(value, holders) for value, holders in self._held().items()]
+        listed += [Listed(entry, OPEN) for entry in clashes if entry is not None]
         listed.sort(key=lambda one: (one.entry.id, one.status == RESOLVED, msgspec.json.encode(one.entry.fields)))
         wanted = [
             one
