@@ -23,9 +23,9 @@ from refold.ports import Changelog
 from refold.progress import uninterrupted
 from refold.verify import Finding
 from refold_adapters.folders.disk import PosixDisk
-from refold_adapters.recovery import Making, RestoreReport, append_all, build
-from refold_adapters.recovery.building import beside, measure
-from refold_adapters.recovery.restoring import events_of
+from refold_adapters.recovery.building import Making, beside, build, measure
+from refold_adapters.recovery.copying import append_all, events_of
+from refold_adapters.recovery.report import RestoreReport
 from refold_adapters.settings import FILE
 from refold_adapters.sqlite_log import SqliteLog
 

@@ -28,6 +28,7 @@ from refold import RefoldError
 from refold.clock import TimeTextError
 from refold.errors import ArchiveMissing, Locked, ProjectionFailed
 from refold_adapters.importing import KeyNeeded
+from refold_adapters.recovery import ReceiptRefused
 
 from . import adopting, backups, moments, moving, reading, rebuilding, recovering, syncing, verifying, writing
 from .context import Interrupted, Settled
@@ -39,6 +40,7 @@ CODES: dict[type[RefoldError], int] = {
     TimeTextError: 2,
     KeyNeeded: 2,
     ProjectionFailed: 3,
+    ReceiptRefused: 4,
     ArchiveMissing: 10,
     Locked: 11,
 }

@@ -22,11 +22,11 @@ from refold_adapters.csv_cells import encode_rows
 from refold_adapters.folders.content import DATA, EVENTS, META
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.record_files import FORMATS
-from refold_adapters.recovery import RestoreReport, rehearse, restore
+from refold_adapters.recovery import RestoreReport, prove_against, read_receipt, rehearse, restore
 from refold_adapters.settings import FILE, load_settings
 
 from .context import Settled, pass_settled, perform
-from .options import MomentType, at_option, speech
+from .options import MomentType, against, at_option, speech
 from .output import cell, document, json_text, pairs, progress, say, write
 from .reading import looked_at, note, pages
 from .rebuilding import rebuilt
@@ -43,6 +43,7 @@ from .verifying import describe
 @click.option("--at", type=MomentType(), help="Up to this moment only; needs -o.")
 @click.option("--replica", metavar="ID", help="The id that the new log writes under; random otherwise.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be made and what would change; write nothing.")
+@against
 @speech
 @pass_settled
 def restore_(
@@ -55,16 +56,27 @@ def restore_(
     at: Moment | None,
     replica: str | None,
     dry_run: bool,
+    receipt: Path | None,
 ) -> int:
-    """Bring the archive back by replay, and verify it. Exit code 4 when the result does not verify."""
+    """Bring the archive back by replay, and verify it. Exit code 4 when the result does not verify.
+
+    With --against alone, nothing is made: the archive is proved to be what a receipt says.
+    """
     if only_folders:
-        if in_place or dry_run or output is not None or at is not None or replica is not None or origin != "log":
+        others = (in_place, dry_run, output is not None, at is not None, replica is not None, receipt is not None)
+        if any(others) or origin != "log":
             raise click.UsageError("--folders makes the folders anew here, from the log, and takes no other option")
         return rebuilt(settled, "folders")
+    if receipt is not None and not in_place and output is None:
+        if dry_run or at is not None or replica is not None or origin != "log":
+            raise click.UsageError("--against alone looks at the log that is here, and takes no other option")
+        return prove(settled, receipt)
     if in_place == (output is not None):
         raise click.UsageError("say -o NEW for a new archive, or --in-place to make tables and folders anew here")
     if in_place and at is not None:
         raise click.UsageError("--at needs -o NEW: nothing is ever removed from a log")
+    if in_place and receipt is not None:
+        raise click.UsageError("--against needs -o NEW, or stands alone")
     if in_place and origin == "log" and replica is not None:
         raise click.UsageError("--replica names the owner of a new log; in place, from the log, it stays")
 
@@ -75,8 +87,16 @@ def restore_(
 
     async def work() -> int:
         with progress(quiet=settled.quiet) as bars:
+            expected = await asyncio.to_thread(read_receipt, receipt) if receipt is not None else None
             report = await restore(
-                settled.root, target, origin=origin, at=at, replica=replica, actor=actor, progress=bars
+                settled.root,
+                target,
+                origin=origin,
+                at=at,
+                replica=replica,
+                actor=actor,
+                against=expected,
+                progress=bars,
             )
         tell_restored(settled, report)
         return 0 if report.ok else 4
@@ -98,6 +118,26 @@ async def _rehearse(settled: Settled, target: Path | None, origin: str, at: Mome
     rows += [("lacking", cell(dots)) for dots in found.lacking]
     rows += [("other files in", cell(folder)) for folder in found.folders]
     pairs([*rows, ("written", "nothing")])
+
+
+def prove(settled: Settled, path: Path) -> int:
+    """Proves the archive against a receipt; the exit code."""
+    settled.must_exist()
+
+    async def work() -> int:
+        receipt = await asyncio.to_thread(read_receipt, path)
+        findings = await prove_against(settled.root, receipt)
+        if settled.json:
+            told = {"events": receipt.events, "digest": receipt.digest, "receipt_hash": receipt.hash}
+            document({"ok": not findings, "findings": findings, **told})
+            return 4 if findings else 0
+        for finding in findings:
+            write(describe(finding) + "\n")
+        if not findings and not settled.quiet:
+            write(f"proved: {receipt.events} events, digest {receipt.digest}\n")
+        return 4 if findings else 0
+
+    return perform(work)
 
 
 def tell_restored(settled: Settled, report: RestoreReport) -> None:
@@ -122,6 +162,8 @@ def tell_restored(settled: Settled, report: RestoreReport) -> None:
         *([("with this note", report.digest_after)] if report.digest_after != report.digest else []),
         ("seconds", str(report.seconds)),
     ]
+    if report.receipt is not None:
+        rows.append(("receipt", f"{report.receipt}, {report.receipt_hash}"))
     pairs([*rows, ("old log", cell(report.kept))] if report.kept else rows)
 
 

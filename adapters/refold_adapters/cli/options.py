@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -146,3 +147,12 @@ def json_object(text: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise click.UsageError("a JSON object is expected: field names and values")
     return value
+
+
+against = click.option(
+    "--against",
+    "receipt",
+    type=click.Path(path_type=Path),
+    metavar="RECEIPT",
+    help="Prove that what comes of it, or with no other option what is here, is what this receipt says.",
+)

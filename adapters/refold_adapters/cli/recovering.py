@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import click
 import msgspec
 
-from refold_adapters.recovery import RecoveryReport, recover
+from refold_adapters.recovery import RecoveryReport, read_receipt, recover
 
 from .context import Settled, pass_settled, perform
-from .options import speech
+from .options import against, speech
 from .output import cell, document, pairs, progress, say, write
 from .reading import describe
 
@@ -24,6 +25,7 @@ _STOPPED, _PARTLY = 4, 3
 @click.option("--partial", is_flag=True, help="Go on where events are missing; what comes after them is kept aside.")
 @click.option("--prefer", metavar="SOURCE", help="Where sources hold different histories of one id, take this one's.")
 @click.option("--replica", metavar="ID", help="The id that the new archive writes under; random otherwise.")
+@against
 @speech
 @pass_settled
 def recover_(
@@ -35,6 +37,7 @@ def recover_(
     partial: bool,
     prefer: str | None,
     replica: str | None,
+    receipt: Path | None,
 ) -> int:
     """Make a new archive of all that proves itself in several SOURCES, however damaged each is.
 
@@ -43,13 +46,23 @@ def recover_(
     """
     if dry_run == (output is not None):
         raise click.UsageError("say -o NEW for the new archive, or --dry-run to see what could be recovered")
+    if dry_run and receipt is not None:
+        raise click.UsageError("--against needs -o NEW: only an archive can be proved against a receipt")
     target = output.absolute() if output is not None else None
     actor = settled.actor(None)
 
     async def work() -> int:
         with progress(quiet=settled.quiet) as bars:
+            expected = await asyncio.to_thread(read_receipt, receipt) if receipt is not None else None
             report = await recover(
-                list(sources), target, partial=partial, prefer=prefer, replica=replica, actor=actor, progress=bars
+                list(sources),
+                target,
+                partial=partial,
+                prefer=prefer,
+                replica=replica,
+                actor=actor,
+                against=expected,
+                progress=bars,
             )
         _tell(settled, report)
         if not report.published and not (report.dry_run and report.whole):
@@ -84,6 +97,7 @@ def _tell(settled: Settled, report: RecoveryReport) -> None:
             ("folders", str(report.folders)),
             ("digest", report.digest),
             ("with this note", report.digest_after),
+            ("receipt", f"{report.receipt}, {report.receipt_hash}"),
         ]
     pairs([*rows, ("seconds", str(report.seconds))])
 

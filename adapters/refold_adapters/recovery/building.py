@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Iterable
-from hashlib import sha256
-from itertools import islice
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -21,7 +20,7 @@ import msgspec
 import refold
 from refold.decide import Operation, Request
 from refold.errors import ArchiveExists, StorageFailed
-from refold.events import RESTORES, Event
+from refold.events import RESTORES
 from refold.fold import format_digest
 from refold.opening import system_clock
 from refold.ports import Changelog, Clock
@@ -29,19 +28,20 @@ from refold.progress import uninterrupted
 from refold_adapters.settings import FILE, load_settings
 from refold_adapters.sqlite_log import SqliteLog
 
+from .copying import Tell
+from .proving import prove_against
+from .receipt import Receipt, write_receipt
 from .report import RestoreReport
 
-Tell = Callable[[str, int], None]
 Fill = Callable[[Changelog], None]
 """Brings events into a new and empty log, in a causal order. Blocking, and run in a thread."""
-
-_BATCH = 1000
 
 
 class Making(msgspec.Struct, frozen=True):
     """What is to be made: where, who writes there, and the archive whose refold.toml goes with it, if any.
 
-    `actor` is who brings it back, and `clock` tells Unix milliseconds, for the event that records it.
+    `actor` is who brings it back, and `clock` tells Unix milliseconds, for the event that records it. What is made must
+    be what the receipt `against` says.
     """
 
     target: Path
@@ -49,21 +49,7 @@ class Making(msgspec.Struct, frozen=True):
     settings: Path | None = None
     actor: str = ""
     clock: Clock = system_clock
-
-
-def append_all(log: Changelog, events: Iterable[tuple[Event, bytes]], tell: Tell) -> int:
-    """Appends events with their canonical bytes to a log, which proves each; how many.
-
-    Raises `EventsMissing`, `EventForked`, `StorageFailed`.
-    """
-    pairs = iter(events)
-    count = 0
-    while batch := list(islice(pairs, _BATCH)):
-        bodies = [body for _, body in batch]
-        log.append([event for event, _ in batch], bodies, [sha256(body).digest() for body in bodies])
-        count += len(batch)
-        tell("log", count)
-    return count
+    against: Receipt | None = None
 
 
 def beside(target: Path) -> Path:
@@ -153,6 +139,7 @@ async def bring_up(
         report.events = before.position
         report.digest = format_digest(before.digest or 0)
         report.vector = before.vector
+        report.heads = {replica: head.hash.hex() for replica, head in before.heads.items()}
         if record:
             await engine.submit([_note(engine.replica, report, actor)])
         await engine.settled()
@@ -190,6 +177,11 @@ async def build(
         await asyncio.to_thread(with_failures, str(target), lambda: _prepare(making, fill))
         await bring_up(place, report, tell, actor=making.actor, clock=making.clock)
         await prove()
+        if making.against is not None:
+            report.findings = [*report.findings, *await prove_against(place, making.against)]
+        if report.ok:
+            write = partial(write_receipt, place, report, making.clock())
+            await asyncio.to_thread(with_failures, str(target), write)
     except BaseException:
         await uninterrupted(asyncio.to_thread(discard, place))
         raise

@@ -20,6 +20,7 @@ from refold_adapters.folders import INDEX
 from refold_adapters.settings import Settings, load_settings
 from refold_adapters.share.segments import is_share
 
+from .backup_source import backup_events, is_backup
 from .folder_source import file_events, folder_events
 from .log_source import log_events, table_heads
 from .share_source import share_events
@@ -100,6 +101,7 @@ def _is_log(path: Path) -> bool:
 KINDS: tuple[SourceKind, ...] = (
     SourceKind("archive", _is_archive, _archive_events),
     SourceKind("share", is_share, share_events),
+    SourceKind("backup", is_backup, backup_events),
     SourceKind("folders", Path.is_dir, folder_events),
     SourceKind("lines", lambda path: path.is_file() and path.name.endswith(".jsonl"), file_events),
     SourceKind("log", _is_log, log_events),

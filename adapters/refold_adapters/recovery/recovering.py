@@ -18,8 +18,10 @@ from refold.opening import random_id, system_clock
 from refold.ports import Changelog, Clock
 from refold_adapters.settings import FILE
 
-from .building import Making, Tell, append_all, beside, build, measure
+from .building import Making, beside, build, measure
+from .copying import Tell, append_all
 from .kinds import LEFT_OUT, SourceRefused, path_of, sources_of
+from .receipt import Receipt
 from .report import LISTED, ForkReport, RecoveryReport, SourceReport
 from .scratch import Scratch
 from .source import Source
@@ -95,6 +97,7 @@ async def recover(
     prefer: str | None = None,
     replica: str | None = None,
     actor: str = "",
+    against: Receipt | None = None,
     progress: Tell = lambda what, done: None,
     new_id: Callable[[], str] = random_id,
     clock: Clock = system_clock,
@@ -102,7 +105,8 @@ async def recover(
     """Makes a new archive at `target` of everything that proves itself in the sources, given by paths or URLs.
 
     Where something is missing, or `prefer` (one of the names) settles no fork, nothing is made unless `partial`; a fork
-    that is not settled is never passed over. Without a target it only looks. The report says what was found; the new
+    that is not settled is never passed over. Nothing is made either where the result is not what the receipt `against`
+    says. Without a target it only looks. The report says what was found; the new
     archive is there when it is `published`. Raises `SourceRefused`, `ArchiveExists`, `StorageFailed`.
     """
     started = time.monotonic()
@@ -118,7 +122,7 @@ async def recover(
             raise SourceRefused(", ".join(names), "there is no event in it")
         if target is not None and report.events and not report.forks and (partial or report.whole):
             settings = await asyncio.to_thread(_settings, names)
-            await _make(doing, Making(target, replica or new_id(), settings, actor, clock))
+            await _make(doing, Making(target, replica or new_id(), settings, actor, clock, against))
     finally:
         await asyncio.to_thread(scratch.__exit__, None, None, None)
     report.seconds = round(time.monotonic() - started, 3)

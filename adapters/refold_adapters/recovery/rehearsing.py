@@ -22,7 +22,8 @@ from refold.opening import system_clock
 from refold.vector import missing
 from refold_adapters.sqlite_log import SqliteLog
 
-from .building import Tell, is_taken
+from .building import is_taken
+from .copying import Tell
 from .restoring import Restoring
 
 

@@ -17,10 +17,10 @@ _NOTED = 100
 class RestoreReport(msgspec.Struct, kw_only=True):
     """What a restore made: where, from how many events, and what state that is.
 
-    `events`, `digest` and `vector` are those of the events that were brought back, and so comparable with the source;
-    `position` and `digest_after` count in the event that records the restore. `at` is the moment that was asked for,
-    `kept` where the old log was put aside, `skipped` what was left out and why, `findings` what the verification of the
-    result found.
+    `events`, `digest`, `vector` and `heads` (hashes of the newest events) are those of what was brought back, and so
+    comparable with the source; `position` and `digest_after` count in the event that records the restore. `at` is the
+    moment that was asked for, `receipt` the file in the archive that tells all this, `kept` where the old log was put
+    aside, `skipped` what was left out and why, `findings` what the verification of the result found.
     """
 
     path: str
@@ -36,6 +36,9 @@ class RestoreReport(msgspec.Struct, kw_only=True):
     digest_after: str = ""
     at: str | None = None
     vector: dict[str, int] = {}
+    heads: dict[str, str] = {}
+    receipt: str | None = None
+    receipt_hash: str = ""
     kept: str | None = None
     skipped: list[str] = []
     findings: list[Finding] = []
@@ -44,6 +47,10 @@ class RestoreReport(msgspec.Struct, kw_only=True):
     def ok(self) -> bool:
         """Whether the result verifies."""
         return not self.findings
+
+    def told(self) -> dict[str, Any]:
+        """What a receipt says of the sources and of what they lack."""
+        return {"sources": [], "missing": [], "missing_count": 0, "left_out": 0}
 
     def note(self) -> dict[str, Any]:
         """What the event says that records it: no path, and nothing else that only this machine knows."""
@@ -95,12 +102,23 @@ class RecoveryReport(RestoreReport, kw_only=True):
     disagreed: list[str] = msgspec.field(default_factory=list[str])
     published: bool = False
     dry_run: bool = False
-    receipt: str | None = None
 
     @property
     def whole(self) -> bool:
         """Whether everything that is known to have been written was recovered."""
         return not (self.missing_count or self.left_out or self.forks or self.disagreed)
+
+    def told(self) -> dict[str, Any]:
+        """See `RestoreReport.told`."""
+        names = ("kind", "events", "used", "alone", "ranges", "damage")
+        return {
+            "sources": [
+                {"source": each.label, **{name: getattr(each, name) for name in names}} for each in self.sources
+            ],
+            "missing": self.missing,
+            "missing_count": self.missing_count,
+            "left_out": self.left_out,
+        }
 
     def note(self) -> dict[str, Any]:
         """See `RestoreReport.note`."""

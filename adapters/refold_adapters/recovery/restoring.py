@@ -10,14 +10,13 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import refold
 from refold.errors import ArchiveMissing, FormatUnknown, InputRefused, ProjectionFailed, StorageFailed
-from refold.events import Event, stored_event
 from refold.fold import format_digest
-from refold.moment import Cut, Moment, cut, tags_in
+from refold.moment import Moment, cut, tags_in
 from refold.opening import random_id, system_clock
 from refold.ports import Changelog, Clock
 from refold.verify import Finding
@@ -27,22 +26,13 @@ from refold_adapters.lock import Lock
 from refold_adapters.settings import load_settings
 from refold_adapters.sqlite_log import SqliteLog
 
-from .building import Making, Tell, append_all, bring_up, build, measure, with_failures
+from .building import Making, bring_up, build, measure, with_failures
+from .copying import Tell, append_all, events_of
+from .receipt import Receipt
 from .report import RestoreReport
 
-_PAGE = 1000
 _KEPT = ".before-restore"
 _SIDES = ("", "-wal", "-shm", "-journal")
-
-
-def events_of(source: SqliteLog, upto: Cut | None = None) -> Iterator[tuple[Event, bytes]]:
-    """The events of a log in its order, with their bytes; only those of a moment. Raises `LogCorrupt`."""
-    position = 0
-    while bodies := source.bodies(position, _PAGE):
-        for position, body in bodies:
-            event = stored_event(position, body)
-            if upto is None or upto.has(event):
-                yield event, body
 
 
 class Restoring:
@@ -169,6 +159,7 @@ async def restore(
     at: Moment | None = None,
     replica: str | None = None,
     actor: str = "",
+    against: Receipt | None = None,
     progress: Tell = lambda what, done: None,
     new_id: Callable[[], str] = random_id,
     clock: Clock = system_clock,
@@ -177,7 +168,7 @@ async def restore(
 
     In place from the log, the log stays and everything else is made anew. Otherwise there is a new log, whose owner
     is `replica`, or random, and in it an event by `actor` that records the restore. When the result does not verify,
-    the report's findings say so, and nothing is renamed.
+    the report's findings say so, and nothing is renamed; nor when it is not what the receipt `against` says.
     Raises `ArchiveMissing`, `ArchiveExists`, `Locked`, `LogCorrupt`, `PositionUnknown`, `MomentUnknown`,
     `InputRefused`, `EventsMissing`, `StorageFailed`.
     """
@@ -187,7 +178,7 @@ async def restore(
         await _in_place(doing, actor, clock)
         root = source
     else:
-        root = await _elsewhere(doing, Making(target, doing.replica, source, actor, clock))
+        root = await _elsewhere(doing, Making(target, doing.replica, source, actor, clock, against))
     await asyncio.to_thread(measure, root, doing.report)
     doing.report.seconds = round(time.monotonic() - started, 3)
     return doing.report

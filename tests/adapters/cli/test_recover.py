@@ -144,3 +144,61 @@ def test_a_second_recovery_of_the_result_changes_nothing(shared: Refold, tmp_pat
     assert second["vector"] == {**first["vector"], first["replica"]: 1}
     third = shared("recover", "new", "a", "share", "b", "--dry-run", "--json").json
     assert (third["vector"], third["whole"], third["published"]) == (second["vector"], True, False)
+
+
+def test_a_receipt_proves_the_archive_until_something_is_not_as_it_says(shared: Refold, tmp_path: Path) -> None:
+    made = shared("recover", "a", "-o", "new", "--json").json
+    path = tmp_path / "new" / made["receipt"]
+    receipt = json.loads(path.read_bytes())
+    assert (receipt["hash"], receipt["digest"], receipt["events"]) == (made["receipt_hash"], made["digest"], 9)
+    (source,) = receipt["sources"]
+    assert (source["source"], source["ranges"]) == ("archive a", ["office:1-9"])
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+    for root in ("new", "a"):
+        done = shared("restore", "--against", str(path), "--json", root=root)
+        assert (done.code, done.json["ok"], done.json["digest"]) == (0, True, made["digest"])
+    shared("patch", "airports", "EDDM", "elevation=1", root="new")
+    assert shared("restore", "--against", str(path), root="new").code == 0
+    done = shared("restore", "--against", str(path), "--json", root="b")
+    assert (done.code, done.json["findings"][0]["kind"]) == (4, "receipt-missing")
+    drop(tmp_path / "a/changelog.db", 4)
+    done = shared("restore", "--against", str(path), "--json", root="a")
+    assert (done.code, done.json["findings"][0]["kind"]) == (4, "receipt-unproved")
+
+
+def test_a_receipt_that_was_altered_proves_nothing(shared: Refold, tmp_path: Path) -> None:
+    shared("restore", "-o", "new")
+    path = tmp_path / "new/refold-receipt.json"
+    data = path.read_bytes()
+    for altered in (data.replace(b'"events":9', b'"events":8'), data[:-1], b"", b"{}", data + b" "):
+        path.write_bytes(altered)
+        done = shared("restore", "--against", str(path), "--json", root="new")
+        assert (done.code, done.error["code"]) == (4, "receipt-refused")
+    assert shared("restore", "--against", "nowhere.json", root="new").code == 4
+
+
+def test_nothing_is_made_that_is_not_what_the_receipt_says(shared: Refold, tmp_path: Path) -> None:
+    shared("restore", "-o", "new")
+    receipt = str(tmp_path / "new/refold-receipt.json")
+    done = shared("recover", "share", "-o", "other", "--against", receipt, "--json")
+    assert (done.code, done.json["published"]) == (4, False)
+    assert not (tmp_path / "other").exists()
+    assert shared("recover", "a", "-o", "other", "--against", receipt).code == 0
+    assert shared("restore", "-o", "third", "--against", receipt).code == 0
+    assert shared("restore", "--in-place", "--against", receipt).code == 2
+    assert shared("restore", "--against", receipt, "--replica", "x").code == 2
+
+
+def test_a_backup_is_a_source_however_damaged(shared: Refold, tmp_path: Path) -> None:
+    (tmp_path / "safe").mkdir()
+    assert shared("backup", "create", "--dir", "safe").code == 0
+    (file,) = (path for path in (tmp_path / "safe").iterdir() if path.name.endswith(".zip"))
+    shared("patch", "airports", "EDDM", "elevation=1")
+    assert shared("recover", "safe", "--dry-run", "--json").json["vector"] == {"office": 9}
+    assert shared("recover", str(file), "-o", "new", "--json").json["digest"] is not None
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    done = shared("recover", "safe", "a", "--dry-run", "--json")
+    assert (done.code, done.json["vector"]) == (0, {"office": 10})
+    assert done.json["sources"][0]["findings"][0]["kind"] == "backup-damaged"
