@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import msgspec
+
 import refold
 from refold.events import Event, Kind, canonical, seal
 from refold_adapters.sqlite_log import SqliteLog
@@ -26,6 +28,7 @@ from .record import NAME, SHARED, append, definition, events, raw_connection, re
 
 SIZE = 1000
 REPEATS = 20
+PAGE = 100
 DAY = 86_400_000 << 16
 """How much later than the records the changes were made that are written apart."""
 
@@ -211,6 +214,47 @@ def _apart(place: Place) -> Figures:
         return {"rate": asyncio.run(_meet(office, depot, place.sizes.apart))}
 
 
+def _raw_page(place: Place) -> Figures:
+    """The median milliseconds of a page by position from the middle of a copied log, decoded from msgpack."""
+    source = raw_connection(place.prepared / "synced" / "office" / "changelog.db")
+    times = []
+    for number in range(REPEATS):
+        start = time.perf_counter()
+        select = "SELECT position, body FROM events WHERE position > ? ORDER BY position LIMIT ?"
+        rows = source.execute(select, (place.sizes.sync // 2 + number * PAGE, PAGE)).fetchall()
+        assert len([msgspec.msgpack.decode(body) for _, body in rows]) == PAGE
+        times.append(time.perf_counter() - start)
+    source.close()
+    return {"ms": median(times) * 1000}
+
+
+measurement("raw-page", needs=("synced",))(_raw_page)
+
+
+async def _pages(root: Path, half: int) -> tuple[float, float]:
+    """The milliseconds of the first page of a pull, and the median of pages from the middle on."""
+    async with refold.open(root, folders=False) as engine:
+        start = time.perf_counter()
+        page = await engine.pull(limit=PAGE)
+        first = time.perf_counter() - start
+        while page.total - page.left < half:
+            page = await engine.pull(page.next, limit=1000)
+        times = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            page = await engine.pull(page.next, limit=PAGE)
+            times.append(time.perf_counter() - start)
+            assert len(page.changes) == PAGE and page.has_more
+    return first * 1000, median(times) * 1000
+
+
+@measurement("pull", needs=("synced",))
+def _pull(place: Place) -> Figures:
+    with _copies(place, "synced") as (office, _):
+        first, middle = asyncio.run(_pages(office, place.sizes.sync // 2))
+    return {"first": first, "ms": middle}
+
+
 ROWS += [
     Row(
         group="syncs",
@@ -233,4 +277,14 @@ ROWS += [
     ),
     Row(group="syncs", name="sync of large logs, nothing to do", measurement="sync-nothing", figure="ms", unit="ms"),
     Row(group="syncs", name="sync of large logs, one event behind", measurement="sync-one", figure="ms", unit="ms"),
+    Row(group="syncs", name="pull, the first page of 100", measurement="pull", figure="first", unit="ms"),
+    Row(
+        group="syncs",
+        name="pull, a page of 100 from the middle",
+        measurement="pull",
+        raw="raw-page",
+        figure="ms",
+        raw_figure="ms",
+        unit="ms",
+    ),
 ]
