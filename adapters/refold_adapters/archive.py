@@ -141,7 +141,7 @@ class FileStore:
         """Opens the tables; False when they are not of this log and have to be folded anew."""
         log = self._own_log()
         try:
-            self._tables = SqliteTables(self._tables_path, log.at)
+            self._tables = SqliteTables(self._tables_path, log.at, log.bodies_at)
             if not is_ahead(log, self._tables.checkpoint()):
                 return True
             _logger.warning("%s has seen events that the log does not hold; it is made anew", self._tables_path)
@@ -178,7 +178,7 @@ class FileStore:
     def _reader(self) -> tuple[SqliteLog, SqliteTables]:
         if self._readers is None:
             log = SqliteLog(self._log_path, readonly=True)
-            self._readers = log, SqliteTables(self._tables_path, log.at, readonly=True)
+            self._readers = log, SqliteTables(self._tables_path, log.at, log.bodies_at, readonly=True)
         self._readers[1].refresh()
         return self._readers
 
@@ -235,13 +235,13 @@ class FileStore:
         remove_database(path)
         log = SqliteLog(self._log_path, readonly=True)
         parts.append(log)
-        tables = SqliteTables(path, log.at)
+        tables = SqliteTables(path, log.at, log.bodies_at)
         parts.insert(0, tables)
         return log, tables
 
     def _swap_tables(self, beside: Path) -> None:
         log = self._own_log()
-        tables = SqliteTables(beside, log.at)
+        tables = SqliteTables(beside, log.at, log.bodies_at)
         while catch_up(log, tables):
             pass
         tables.close()
@@ -250,7 +250,7 @@ class FileStore:
         for suffix in _SIDE_FILES[1:]:
             self._tables_path.with_name(self._tables_path.name + suffix).unlink(missing_ok=True)
         beside.replace(self._tables_path)
-        self._tables = SqliteTables(self._tables_path, log.at)
+        self._tables = SqliteTables(self._tables_path, log.at, log.bodies_at)
 
     async def verify_log(self) -> list[Finding]:
         """See `Store.verify_log`. A WAL that somebody writes is never whole, so it is looked at where nobody does."""

@@ -93,7 +93,7 @@ class TableStatements:
         self.schema = schema
         table, key = quote(schema.name), quote(schema.collection.key)
         marks = ", ".join("?" * len(schema.columns))
-        fields = ", ".join(f"{quote(field)} = ?" for field in schema.columns)
+        fields = ", ".join(f"{quote(field)} = excluded.{quote(field)}" for field in schema.columns)
         specs = [f"{quote(field)} {column_type(schema, field)}" for field in schema.columns]
         self.table = table
         self.create = f"CREATE TABLE {table} ({', '.join(specs)})"
@@ -102,10 +102,11 @@ class TableStatements:
             (field, column_type(schema, field).partition(" ")[0], field == schema.collection.key)
             for field in schema.columns
         ]
-        self.insert = f"INSERT OR REPLACE INTO {table}"
+        self.replace_all = f"INSERT OR REPLACE INTO {table}"
+        self.insert = f"INSERT INTO {table}"
+        self.or_update = f"ON CONFLICT ({key}) DO UPDATE SET {fields}"
         self.restore = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
         self.replace = f"INSERT OR REPLACE INTO {table} VALUES ({marks})"
-        self.update = f"UPDATE {table} SET {fields} WHERE {key} = ?"
         self.delete = f"DELETE FROM {table} WHERE {key} = ?"
         self.key = schema.columns.index(schema.collection.key)
         self.numeric = schema.types[schema.collection.key].name == "int"

@@ -17,8 +17,11 @@ from refold.conflict import ConflictKind, Policy
 from refold.conflict_list import OPEN, RESOLVED, SETTLED, ConflictQuery, Disputed, Entry, Listed, Tally
 from refold.schema import Schema
 
-_INSERT = "INSERT OR REPLACE INTO _refold_conflicts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CLOSE = f"""{_INSERT.replace("OR REPLACE ", "")}
+from .sqlite_bulk import insert_many
+
+_INSERT = "INSERT OR REPLACE INTO _refold_conflicts"
+_CLOSE = "INSERT INTO _refold_conflicts"
+_EARLIER = """
     ON CONFLICT (id, closed, fields) DO UPDATE SET time = excluded.time, replica = excluded.replica, seq = excluded.seq,
     by_hand = excluded.by_hand
     WHERE (excluded.time, excluded.replica, excluded.seq) < (time, replica, seq)"""
@@ -50,19 +53,26 @@ def save_disputes(
     connection: sqlite3.Connection, disputes: Mapping[tuple[str, str], Disputed], schemas: Mapping[str, Schema]
 ) -> None:
     """Writes what a run of events does to the list."""
+    connection.executemany(
+        "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind NOT IN (?, ?)",
+        [
+            (*record, ConflictKind.DEPENDENCY, ConflictKind.UNIQUE)
+            for record, disputed in disputes.items()
+            if disputed.listed
+        ],
+    )
+    closed = [_row(entry, False) for disputed in disputes.values() for entry in disputed.closed]
+    insert_many(connection, _CLOSE, closed, _EARLIER)
+    live: list[tuple[object, ...]] = []
     for record, disputed in disputes.items():
-        connection.execute(
-            "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind NOT IN (?, ?)",
-            (*record, ConflictKind.DEPENDENCY, ConflictKind.UNIQUE),
-        )
         policy = _policy(schemas, *record)
-        connection.executemany(_CLOSE, [_row(entry, False) for entry in disputed.closed])
-        connection.executemany(_INSERT, [_row(entry, entry.status(policy) == OPEN) for entry in disputed.live])
+        live += [_row(entry, entry.status(policy) == OPEN) for entry in disputed.live]
+    insert_many(connection, _INSERT, live)
 
 
 def insert_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     """Adds conflicts that are open."""
-    connection.executemany(_INSERT, [_row(entry, True) for entry in entries])
+    insert_many(connection, _INSERT, [_row(entry, True) for entry in entries])
 
 
 def settle_anew(connection: sqlite3.Connection, collections: Iterable[str], schemas: Mapping[str, Schema]) -> None:
@@ -73,7 +83,7 @@ def settle_anew(connection: sqlite3.Connection, collections: Iterable[str], sche
         ).fetchall()
         entries = [_listed(row).entry for row in rows]
         made = [_row(entry, entry.status(_policy(schemas, name, entry.key)) == OPEN) for entry in entries]
-        connection.executemany(_INSERT, made)
+        insert_many(connection, _INSERT, made)
 
 
 def list_conflicts(connection: sqlite3.Connection, query: ConflictQuery) -> list[Listed]:

@@ -16,19 +16,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from itertools import chain
 from pathlib import Path
 
 from refold.errors import EventForked, EventsMissing, StorageFailed, StorePoisoned
 from refold.events import Event, Head, stored_event
 
+from .sqlite_bulk import insert_many
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
 
 FORMAT = 1
-_ROWS = 50
-_INSERT = "INSERT INTO events (position, replica, seq, body) VALUES "
-_INSERT_ONE = f"{_INSERT} (?, ?, ?, ?)"
-_INSERT_MANY = _INSERT + ", ".join(["(?, ?, ?, ?)"] * _ROWS)
 
 
 class SqliteLog:
@@ -147,11 +143,7 @@ class SqliteLog:
             (position, ids[event.replica], event.seq, body)
             for position, event, body in zip(range(first, first + len(events)), events, bodies, strict=True)
         ]
-        whole = len(rows) - len(rows) % _ROWS
-        for start in range(0, whole, _ROWS):
-            execute(_INSERT_MANY, list(chain.from_iterable(rows[start : start + _ROWS])))
-        if whole < len(rows):
-            self._connection.executemany(_INSERT_ONE, rows[whole:])
+        insert_many(self._connection, "INSERT INTO events (position, replica, seq, body)", rows)
 
     def bodies(self, after: int, limit: int) -> list[tuple[int, bytes]]:
         """See `Changelog.bodies`."""
@@ -180,7 +172,7 @@ class SqliteLog:
                     )
                     lacking += [position for (position,) in rows]
         lacking.sort()
-        return self._at(lacking[:limit])
+        return self.bodies_at(lacking[:limit])
 
     def positions(self, dots: Sequence[tuple[str, int]]) -> list[int]:
         """See `Changelog.positions`."""
@@ -194,8 +186,8 @@ class SqliteLog:
                     found.append(row[0])
         return found
 
-    def _at(self, positions: Sequence[int]) -> list[tuple[int, bytes]]:
-        """The bytes of the events at these positions, which ascend: those that are a run are read as one."""
+    def bodies_at(self, positions: Sequence[int]) -> list[tuple[int, bytes]]:
+        """The canonical bytes of the events at these positions, which ascend: those that are a run are read as one."""
         if positions and positions[-1] - positions[0] + 1 == len(positions):
             return self._run(positions[0] - 1, len(positions))
         found: list[tuple[int, bytes]] = []
@@ -209,7 +201,7 @@ class SqliteLog:
 
     def at(self, positions: Sequence[int]) -> list[Event]:
         """See `Changelog.at`."""
-        return [stored_event(position, body) for position, body in self._at(positions)]
+        return [stored_event(position, body) for position, body in self.bodies_at(positions)]
 
     def end(self) -> int:
         """See `Changelog.end`."""

@@ -15,8 +15,9 @@ from __future__ import annotations
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from importlib.resources import files
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,13 @@ from refold.conflict_list import ConflictQuery, Listed, Tally
 from refold.decide import branch_of, settled_branches, settled_values
 from refold.errors import StorageFailed
 from refold.events import Checkpoint, Event, Head, canonical, is_event
-from refold.fold import State, decode_state, format_digest
+from refold.fold import State, decode_state, format_digest, latest
 from refold.ports import Changes, Query
 from refold.references import references
 from refold.schema import Schema
 from refold.unique import Holder, UniqueValue, holdings
 
+from .sqlite_bulk import insert_many, marks, padded
 from .sqlite_changed import count_changed, find_changed
 from .sqlite_columns import TableStatements, page_sql, quote
 from .sqlite_conflicts import count_conflicts, list_conflicts, save_disputes, settle_anew
@@ -42,6 +44,8 @@ from .sqlite_unique import forget_holdings, holders, save_holdings
 
 FORMAT = 5
 Record = tuple[str, str]
+ReadEvents = Callable[[Sequence[int]], list[Event]]
+ReadBodies = Callable[[Sequence[int]], Sequence[tuple[int, bytes]]]
 
 _REMEMBERED = 10_000
 """Rows whose place is remembered from loading to saving."""
@@ -49,26 +53,12 @@ _REMEMBERED = 10_000
 _MISFITS = (sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError)
 """What SQLite raises for a value that a column cannot have."""
 
-_STEPS = (1, 8, 64, 512)
 _COLLECTION_TABLES = (
     "SELECT c.name FROM _refold_collections c JOIN sqlite_schema s ON s.type = 'table' AND s.name = c.name ORDER BY 1"
 )
 _LOAD = "SELECT key, id, position, state FROM _refold_records WHERE collection = ? AND key"
 _LOAD_ONE = f"{_LOAD} = ?"
 _heads = msgspec.msgpack.Decoder(dict[str, Head])
-
-
-def marks(count: int) -> str:
-    """`count` placeholders."""
-    return ", ".join("?" * count)
-
-
-def padded(values: Sequence[Any]) -> Iterator[list[Any]]:
-    """The values in runs of 1, 8, 64 or 512, the last one repeated, so that few different statements are prepared."""
-    rest = iter(values)
-    while part := list(islice(rest, _STEPS[-1])):
-        size = next(step for step in _STEPS if step >= len(part))
-        yield part + [part[-1]] * (size - len(part))
 
 
 def keys_by_collection(records: Iterable[Record]) -> dict[str, list[str]]:
@@ -79,41 +69,28 @@ def keys_by_collection(records: Iterable[Record]) -> dict[str, list[str]]:
     return keys
 
 
-def insert_many(connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Inserts rows, many to a statement where the number of parameters allows."""
-    if not rows:
-        return
-    width = len(rows[0])
-    one = f"({marks(width)})"
-    size = max(1, min(50, 1000 // width))
-    whole = len(rows) - len(rows) % size
-    if len(rows) == 1:
-        connection.execute(f"{head} VALUES {one}", rows[0])
-        return
-    if whole:
-        many = f"{head} VALUES {', '.join([one] * size)}"
-        for start in range(0, whole, size):
-            connection.execute(many, list(chain.from_iterable(rows[start : start + size])))
-    if whole < len(rows):
-        connection.executemany(f"{head} VALUES {one}", rows[whole:])
+def _encoded(read_events: ReadEvents, positions: Sequence[int]) -> list[tuple[int, bytes]]:
+    return [(event.position, canonical(event)) for event in read_events(positions)]
 
 
 class SqliteTables:
     """Tables in one SQLite file. Implements `Tables`.
 
-    `read_events` gives the events at some positions of the log.
+    `read_events` gives the events at some positions of the log, `read_bodies` their canonical bytes with the positions.
     """
 
     def __init__(
         self,
         path: Path,
-        read_events: Callable[[Sequence[int]], list[Event]],
+        read_events: ReadEvents,
+        read_bodies: ReadBodies | None = None,
         *,
         readonly: bool = False,
     ) -> None:
         self.path = path
         self.readonly = readonly
         self._read_events = read_events
+        self._read_bodies = read_bodies or partial(_encoded, read_events)
         self._file = file_identity(path)
         self._connection = connect(path, readonly=readonly, synchronous=1)
         self._found: dict[Record, tuple[int, int]] = {}
@@ -179,7 +156,7 @@ class SqliteTables:
     def _states(self, rows: Sequence[tuple[Any, ...]]) -> list[bytes]:
         """The states of rows that end in position and state, where a state that is left out is the log's event."""
         left_out = sorted({row[-2] for row in rows if row[-1] is None})
-        bodies = {event.position: canonical(event) for event in self._read_events(left_out)} if left_out else {}
+        bodies = dict(self._read_bodies(left_out)) if left_out else {}
         try:
             return [bodies[row[-2]] if row[-1] is None else row[-1] for row in rows]
         except KeyError as error:
@@ -202,6 +179,9 @@ class SqliteTables:
         """The positions beyond `after` of all events of these records, ascending; see `Tables.history`."""
         positions: list[int] = []
         with failures(self.path, "reading the tables"):
+            newest = [self._found[record][1] for record in records if record in self._found]
+            if len(newest) == len(records):
+                return self._chain(newest, after)
             for collection, keys in keys_by_collection(records).items():
                 number = self._id(collection)
                 for part in padded(keys):
@@ -214,6 +194,19 @@ class SqliteTables:
                         [number, *part, after, after],
                     )
                     positions += [position for (position,) in rows]
+        return sorted(positions)
+
+    def _chain(self, newest: Sequence[int], after: int) -> list[int]:
+        """The positions beyond `after` of events and of those before them of the same records."""
+        positions = [position for position in newest if position > after]
+        links: list[int] = positions
+        while links:
+            found: list[int] = []
+            for part in padded(links):
+                sql = f"SELECT previous FROM _refold_chain WHERE position IN ({marks(len(part))}) AND previous > ?"
+                found += [position for (position,) in self._connection.execute(sql, [*part, after])]
+            positions += found
+            links = found
         return sorted(positions)
 
     def holders(self, values: Sequence[UniqueValue], limit: int) -> dict[UniqueValue, list[Holder]]:
@@ -290,12 +283,12 @@ class SqliteTables:
                     "INSERT INTO _refold_collections (id, name) VALUES (?, ?)", (ids[collection], collection)
                 )
         new: list[tuple[int, str, int, bytes | None]] = []
-        old: list[tuple[int, bytes | None, int]] = []
+        old: list[tuple[int, int, str, int, bytes | None]] = []
         for record, position in last.items():
             data = changes.after[record]
             state = None if is_event(data) else data
             if record in found:
-                old.append((position, state, found[record][0]))
+                old.append((found[record][0], ids[record[0]], record[1], position, state))
             else:
                 new.append((ids[record[0]], record[1], position, state))
         insert_many(self._connection, "INSERT INTO _refold_records (collection, key, position, state)", new)
@@ -303,8 +296,12 @@ class SqliteTables:
             self._connection.execute(
                 "UPDATE _refold_collections SET records = records + ? WHERE id = ?", (count, number)
             )
-        if old:
-            self._connection.executemany("UPDATE _refold_records SET position = ?, state = ? WHERE id = ?", old)
+        insert_many(
+            self._connection,
+            "INSERT INTO _refold_records (id, collection, key, position, state)",
+            old,
+            "ON CONFLICT (id) DO UPDATE SET position = excluded.position, state = excluded.state",
+        )
         insert_many(self._connection, "INSERT INTO _refold_chain", links)
         insert_many(self._connection, "INSERT OR IGNORE INTO _refold_requests", requests)
 
@@ -371,23 +368,28 @@ class SqliteTables:
             defined = any(not key for key, _ in states)
             if defined:
                 self._define(schemas[collection], {key for key, _ in states})
-            self._save_collection(self._statements(schemas[collection]), states, changes.before, defined)
+            self._save_collection(self._statements(schemas[collection]), states, changes, defined)
 
     def _save_collection(
         self,
         statements: TableStatements,
         states: list[tuple[str, State]],
-        before: Mapping[Record, bytes],
+        changes: Changes,
         defined: bool,
     ) -> None:
         schema = statements.schema
         name = schema.name
+        before, disputes = changes.before, changes.disputes
         new, old, gone = [], [], []
         branches = self._branches(statements, states, before) if schema.keeps_both or defined else []
         for key, state in states:
             if not key:
                 continue
-            values, present = settled_values(state, (name, key), schema, self._events)
+            disputed = disputes.get((name, key))
+            if disputed is None:
+                values, present = latest(state)
+            else:
+                values, present = settled_values(state, (name, key), schema, self._events, disputed.sides)
             row = self._row(statements, key, values) if present else None
             if row is None:
                 if statements.can_hold(key):
@@ -396,13 +398,10 @@ class SqliteTables:
                 old.append(row)
             else:
                 new.append(row)
-        insert_many(self._connection, statements.insert, new)
+        insert_many(self._connection, statements.replace_all, new)
         if gone:
             self._connection.executemany(statements.delete, gone)
-        if old:
-            rows = [(*row, row[statements.key]) for row in old]
-            if self._connection.executemany(statements.update, rows).rowcount < len(old):
-                self._connection.executemany(statements.restore, old)
+        insert_many(self._connection, statements.insert, old, statements.or_update)
         self._connection.executemany(statements.restore, branches)
 
     def _branches(

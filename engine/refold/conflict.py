@@ -33,6 +33,8 @@ FIELD_STRATEGIES = (*STRATEGIES, "max", "min", "union", "sum")
 """How a single field's conflicts may be settled."""
 
 Dot = tuple[str, int]
+Disagreements = tuple[dict[str, list["Side"]], list["Side"]]
+"""The sides of each field that disagrees, and those of presence."""
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -130,27 +132,20 @@ def _side(write: Write, value: Any) -> Side:
     return Side(write.replica, write.seq, write.time, value)
 
 
-def disagreements(state: State) -> tuple[dict[str, list[Side]], list[Side]]:
+def disagreements(state: State) -> Disagreements:
     """The fields with concurrent writes that differ, and the writes of presence if they differ; first written first."""
-    first: dict[str, Write] = {}
-    several: dict[str, list[Write]] = {}
-    presence: list[Write] = []
+    seen: set[str] = set()
+    several: set[str] = set()
     for write in state.writes:
-        for name in write.data:
-            if name in first:
-                several.setdefault(name, [first[name]]).append(write)
-            else:
-                first[name] = write
-        if write.present is not None:
-            presence.append(write)
-    fields = {
-        name: [_side(write, write.data[name]) for write in several[name]]
-        for name in sorted(several)
-        if any(not same(write.data[name], first[name].data[name]) for write in several[name])
-    }
-    if len({write.present for write in presence}) < 2:
-        return fields, []
-    return fields, [_side(write, write.present) for write in presence]
+        several.update(seen.intersection(write.data))
+        seen.update(write.data)
+    fields = {}
+    for name in sorted(several):
+        sides = [_side(write, write.data[name]) for write in state.writes if name in write.data]
+        if not all(same(side.value, sides[0].value) for side in sides):
+            fields[name] = sides
+    presence = [_side(write, write.present) for write in state.writes if write.present is not None]
+    return fields, presence if len({side.value for side in presence}) > 1 else []
 
 
 def _ordered(policy: Policy, field: str, value: Any) -> Any:
@@ -208,7 +203,12 @@ def _sum(policy: Policy, field: str, history: Sequence[Event]) -> Any:
 
 def needs_history(state: State, policy: Policy) -> bool:
     """Whether settling `state` takes the record's whole history, which only concurrent writes under `sum` do."""
-    return "sum" in policy.fields.values() and any(policy.of(name) == "sum" for name in disagreements(state)[0])
+    return "sum" in policy.fields.values() and sums(disagreements(state), policy)
+
+
+def sums(found: Disagreements, policy: Policy) -> bool:
+    """Whether a field that disagrees is summed."""
+    return any(policy.of(name) == "sum" for name in found[0])
 
 
 def is_open(state: State, policy: Policy) -> bool:
@@ -261,19 +261,27 @@ def _choose_presence(policy: Policy, sides: list[Side]) -> bool:
             return bool(sides[-1].value)
 
 
+def outcome_of(
+    state: State, policy: Policy, found: Disagreements, history: Sequence[Event] = ()
+) -> tuple[dict[str, Any], bool]:
+    """A record's fields and presence, given what of it disagrees."""
+    values, present = latest(state)
+    fields, presence = found
+    if fields:
+        values = values | {name: choose(policy, name, sides, history) for name, sides in fields.items()}
+    return values, _choose_presence(policy, presence) if presence else present
+
+
 def settle(collection: str, key: str, state: State, policy: Policy, history: Sequence[Event] = ()) -> Settled:
     """The record that `policy` makes of `state`. `history` is needed where `needs_history` says so."""
-    values, present = latest(state)
-    if not is_concurrent(state):
-        return Settled(values, present)
-    fields, presence = disagreements(state)
+    found = disagreements(state) if is_concurrent(state) else ({}, [])
+    fields, presence = found
+    values, present = outcome_of(state, policy, found, history)
     if not fields and not presence:
         return Settled(values, present)
-    outcome = {name: choose(policy, name, sides, history) for name, sides in fields.items()}
-    values = values | outcome
+    outcome = {name: values[name] for name in fields}
     conflicts = []
     if presence:
-        present = _choose_presence(policy, presence)
         conflicts.append(_conflict(ConflictKind.DELETION, collection, key, {"": presence}, policy, {"": present}))
     if fields:
         conflicts.append(_conflict(ConflictKind.CONCURRENT_MODIFICATION, collection, key, fields, policy, outcome))

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from .conflict import Conflict, ConflictKind, Policy, Side, conflict_id, disagreements, settle
+from .conflict import Conflict, ConflictKind, Disagreements, Policy, Side, conflict_id, disagreements, settle
 from .events import Event, Kind
 from .fold import State, fold, is_concurrent, latest
 from .vector import covers, includes
@@ -111,10 +111,13 @@ def quality(tallies: Iterable[Tally], schemas: Mapping[str, Any]) -> dict[str, Q
 
 
 class Disputed(msgspec.Struct):
-    """What a run of events does to one record's entries: those that are live after it, and those it closed."""
+    """What a run of events does to one record's entries: those that are live after it, with what disagrees in them, and
+    those it closed. `listed` tells whether any were live before."""
 
     live: list[Entry] = []
+    sides: Disagreements = ({}, [])
     closed: list[Entry] = []
+    listed: bool = False
 
 
 class ConflictQuery(msgspec.Struct, frozen=True):
@@ -142,9 +145,15 @@ def _entry(record: Record, kind: ConflictKind, sides: Mapping[str, Sequence[Side
 
 def live_entries(record: Record, state: State) -> list[Entry]:
     """The conflicts that stand in a record's state."""
-    if not is_concurrent(state):
-        return []
-    fields, presence = disagreements(state)
+    return _entries(record, _found(state))
+
+
+def _found(state: State) -> Disagreements:
+    return disagreements(state) if is_concurrent(state) else ({}, [])
+
+
+def _entries(record: Record, found: Disagreements) -> list[Entry]:
+    fields, presence = found
     entries = [_entry(record, ConflictKind.DELETION, {"": presence})] if presence else []
     return entries + ([_entry(record, ConflictKind.CONCURRENT_MODIFICATION, fields)] if fields else [])
 
@@ -158,7 +167,7 @@ def disputes_of(state: State, dot: tuple[str, int]) -> list[str]:
     return [conflict_id(sides) for sides in kinds if any(side.dot == dot for group in sides.values() for side in group)]
 
 
-def closed_sides(event: Event, seen: State) -> tuple[dict[str, list[Side]], list[Side]]:
+def closed_sides(event: Event, seen: State) -> Disagreements:
     """The disagreements that an event closes, given the state of what it had seen: of fields, and of presence."""
     if not is_concurrent(seen):
         return {}, []
@@ -167,9 +176,7 @@ def closed_sides(event: Event, seen: State) -> tuple[dict[str, list[Side]], list
 
 
 def _closed(event: Event, seen: State) -> list[Entry]:
-    fields, presence = closed_sides(event, seen)
-    entries = [_entry(event.record, ConflictKind.DELETION, {"": presence})] if presence else []
-    entries += [_entry(event.record, ConflictKind.CONCURRENT_MODIFICATION, fields)] if fields else []
+    entries = _entries(event.record, closed_sides(event, seen))
     closer = event.time, event.replica, event.seq
     return [msgspec.structs.replace(entry, closer=closer, by_hand=RESOLVES in event.meta) for entry in entries]
 
@@ -213,13 +220,16 @@ def disputes(
                     apart.setdefault(record, []).append(event)
                 elif len(state.writes) > 1 and is_concurrent(state):
                     found.setdefault(record, Disputed()).closed.extend(_closed(event, state))
-            state = fold(state, event)
+            if event is not own[-1]:
+                state = fold(state, event)
     for record, closed in _closed_unseen(apart, earlier, history):
         found.setdefault(record, Disputed()).closed.extend(closed)
     for record, state in after.items():
-        live = live_entries(record, state) if len(state.writes) > 1 else []
-        if live or record in found or (record in before and live_entries(record, before[record])):
-            found.setdefault(record, Disputed()).live = live
+        sides = _found(state) if len(state.writes) > 1 else ({}, [])
+        listed = record in before and any(_found(before[record]))
+        if listed or record in found or any(sides):
+            disputed = found.setdefault(record, Disputed())
+            disputed.live, disputed.sides, disputed.listed = _entries(record, sides), sides, listed
     return found
 
 
@@ -235,8 +245,9 @@ def _closed_unseen(
     for record, late in apart.items():
         known = [*past[record], *run[record]]
         for event in late:
-            seen = seen_state(event.context, known)
-            closed = _closed(event, seen) if seen is not None else []
+            seen = [other for other in known if covers(event.context, other.replica, other.seq)]
+            state = folded(seen) if len(seen) > 1 else None
+            closed = _closed(event, state) if state is not None else []
             if closed:
                 yield record, closed
 

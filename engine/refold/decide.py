@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from .clock import HybridClock
-from .conflict import Policy, check_version, needs_history, same, settle
+from .conflict import (
+    Disagreements,
+    Policy,
+    check_version,
+    disagreements,
+    needs_history,
+    outcome_of,
+    same,
+    settle,
+    sums,
+)
 from .conflict_list import folded, seen_state
 from .definition import merged_definition
 from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused, VersionUnknown
@@ -123,15 +133,19 @@ def version_token(state: State | None) -> str:
 
 
 def settled_values(
-    state: State, record: Record, schema: Schema | None, history: Callable[[Record], Sequence[Event]]
+    state: State,
+    record: Record,
+    schema: Schema | None,
+    history: Callable[[Record], Sequence[Event]],
+    found: Disagreements | None = None,
 ) -> tuple[dict[str, Any], bool]:
-    """A record's fields and presence as its policy settles them."""
-    if not is_concurrent(state):
-        return latest(state)
+    """A record's fields and presence as its policy settles them; `found` is what of it disagrees, if that is known."""
+    if found is None:
+        if not is_concurrent(state):
+            return latest(state)
+        found = disagreements(state)
     policy = schema.policy if schema is not None else Policy()
-    events = history(record) if needs_history(state, policy) else ()
-    settled = settle(*record, state, policy, events)
-    return settled.values, settled.present
+    return outcome_of(state, policy, found, history(record) if sums(found, policy) else ())
 
 
 def settled_branches(

@@ -121,7 +121,8 @@ def decode(body: bytes, position: int = 0) -> Event:
     Raises `msgspec.DecodeError` (of which `ValidationError` is one) for bytes that encode no event.
     """
     event = _decoder.decode(body)
-    msgspec.structs.force_setattr(event, "position", position)
+    if event.position != position:
+        msgspec.structs.force_setattr(event, "position", position)
     return event
 
 

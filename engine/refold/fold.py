@@ -103,15 +103,20 @@ def fold(state: State | None, event: Event) -> State:
 
 def is_concurrent(state: State) -> bool:
     """Whether some field, or presence, was written by two who had not seen each other."""
-    if len(state.writes) == 1:
+    writes = state.writes
+    if len(writes) == 1:
         return False
     names: set[str] = set()
-    total = present = 0
-    for write in state.writes:
+    present = False
+    for write in writes:
+        if write.present is not None:
+            if present:
+                return True
+            present = True
+        if not names.isdisjoint(write.data):
+            return True
         names.update(write.data)
-        total += len(write.data)
-        present += write.present is not None
-    return total > len(names) or present > 1
+    return False
 
 
 def latest(state: State) -> tuple[dict[str, Any], bool]:

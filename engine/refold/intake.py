@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from .clock import MAX_TIME, to_millis
-from .conflict import is_open
+from .conflict_list import OPEN, Disputed
 from .errors import EventForked
 from .events import Event, Head, canonical, decode
 from .fold import State
@@ -112,15 +112,19 @@ class Intake:
         """Whether the log, the folders and a version token can hold the event exactly."""
         if not (0 < event.seq <= event.batch <= MAX_SEQ and 0 <= event.time <= MAX_TIME):
             return False
-        if not all(type(value) in _PLAIN or is_json(value) for value in event.data.values()):
+        values = event.data.values()
+        if not _PLAIN.issuperset(map(type, values)) and not all(map(is_json, values)):
             return False
-        for replica, seq in (*event.context.items(), (event.replica, event.seq)):
-            if replica not in self._names:
-                if not is_replica(replica):
-                    return False
-                self._names.add(replica)
-            if not 0 < seq <= MAX_SEQ:
+        names = self._names
+        for replica, seq in event.context.items():
+            if not 0 < seq <= MAX_SEQ or (replica not in names and not self._is_name(replica)):
                 return False
+        return event.replica in names or self._is_name(event.replica)
+
+    def _is_name(self, replica: str) -> bool:
+        if not is_replica(replica):
+            return False
+        self._names.add(replica)
         return True
 
 
@@ -132,7 +136,7 @@ def is_json(value: Any, depth: int = 0) -> bool:
     kind = type(value)
     if depth > DEPTH + 1:
         return False
-    if kind is str or value is None or kind is bool:
+    if kind in _PLAIN:
         return True
     if kind is int:
         return bool(INT_MIN <= value <= INT_MAX)
@@ -169,11 +173,11 @@ def unknown(run: Sealed, heads: Mapping[str, Head]) -> Sealed:
 def taken_of(
     events: Sequence[Event],
     before: Mapping[Record, State],
-    after: Mapping[Record, State],
+    disputes: Mapping[Record, Disputed],
     schemas: Mapping[str, Schema],
 ) -> Taken:
     """What came of events that were folded into the states `before`: a record is merged when one of its events had not
-    seen all of what was there."""
+    seen all of what was there. `disputes` is what they did to the conflict list."""
     taken = Taken(len(events))
     for event in events:
         record = event.record
@@ -182,6 +186,7 @@ def taken_of(
             taken.merged.add(record)
     for record in taken.merged:
         schema = schemas.get(record[0])
-        if schema is not None and is_open(after[record], schema.policy):
+        entries = disputes[record].live if record in disputes else ()
+        if schema is not None and any(entry.status(schema.policy) == OPEN for entry in entries):
             taken.open.add(record)
     return taken

@@ -25,7 +25,7 @@ from .errors import EngineClosed, ProjectionFailed, StorePoisoned
 from .events import Checkpoint, Event, Head
 from .fold import State, fold_all
 from .intake import Taken, taken_of, unknown
-from .ports import Changelog, Store, Tables
+from .ports import Changelog, Changes, Store, Tables
 from .replay import Found, Sealed, changes_of, check_definitions, find, schemas_after
 from .rules import Rules, foreseen, has_rules
 from .schema import Schema
@@ -184,9 +184,9 @@ class Writer:
         states = fold_all(found.states, fresh.events)
         check_definitions(self.schemas, found.states, fresh.events)
         schemas = schemas_after(self.schemas, states)
-        self._keep(fresh, states, found, fresh.heads(), schemas, log, tables)
+        changes = self._keep(fresh, states, found, fresh.heads(), schemas, log, tables)
         self._clock.observe(max(event.time for event in fresh.events))
-        return taken_of(fresh.events, found.states, states, schemas)
+        return taken_of(fresh.events, found.states, changes.disputes, schemas)
 
     def _keep(
         self,
@@ -197,7 +197,7 @@ class Writer:
         schemas: Mapping[str, Schema],
         log: Changelog,
         tables: Tables,
-    ) -> None:
+    ) -> Changes:
         """Makes a run of events durable and visible; one that is in the log and not in the tables poisons the store."""
         position = log.append(*run)
         try:
@@ -210,6 +210,7 @@ class Writer:
             raise self._poison from error
         self.schemas = schemas
         self.checkpoint = changes.checkpoint
+        return changes
 
     def _commit(self, groups: Sequence[Sequence[Request]], log: Changelog, tables: Tables) -> Decision:
         if self._poison is not None:

@@ -76,7 +76,7 @@ def _ending(log: SqliteLog, tables_path: Path) -> Ending:
     """A moment at or after now: that of the tables, if they come to where the log ends now."""
     least = log.end()
     try:
-        with closing(SqliteTables(tables_path, log.at, readonly=True)) as tables:
+        with closing(SqliteTables(tables_path, log.at, log.bodies_at, readonly=True)) as tables:
             given_up = time.monotonic() + _WAIT_SECONDS
             while (standing := tables.checkpoint()).position < least:
                 if time.monotonic() > given_up:

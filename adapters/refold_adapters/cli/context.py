@@ -116,7 +116,7 @@ def _is_behind(log_path: Path, tables_path: Path) -> bool:
     with ExitStack() as stack:
         log = stack.enter_context(closing(SqliteLog(log_path, readonly=True)))
         try:
-            tables = stack.enter_context(closing(SqliteTables(tables_path, log.at, readonly=True)))
+            tables = stack.enter_context(closing(SqliteTables(tables_path, log.at, log.bodies_at, readonly=True)))
         except FormatOld:
             return True
         return tables.checkpoint().position < log.end()

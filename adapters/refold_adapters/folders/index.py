@@ -19,8 +19,8 @@ from refold.events import Checkpoint, Head
 from refold.fold import format_digest
 from refold.names import twin_key, twin_name
 from refold.ports import Record
+from refold_adapters.sqlite_bulk import insert_many, marks, padded
 from refold_adapters.sqlite_connection import close, connect, ensure_schema, failures
-from refold_adapters.sqlite_tables import insert_many, marks, padded
 
 FORMAT = 1
 _PAGE = 1000

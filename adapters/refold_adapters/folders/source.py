@@ -54,7 +54,7 @@ class ReadTables(SqliteTables):
     """SQLite tables as the folders read them."""
 
     def __init__(self, path: Path, log: SqliteLog) -> None:
-        super().__init__(path, log.at, readonly=True)
+        super().__init__(path, log.at, log.bodies_at, readonly=True)
 
     @contextmanager
     def snapshot(self) -> Iterator[Checkpoint]:
