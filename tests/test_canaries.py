@@ -26,7 +26,7 @@ from refold.replay import catch_up
 from refold.testing import MemoryLog, MemoryTables, Scribe, Ticks, append
 from refold.testing.conformance_store import COUNTERS
 from refold.testing.conformance_tables import PARTS
-from refold_adapters import archive, lock, sqlite_columns, sqlite_connection
+from refold_adapters import archive, lock, sqlite_columns, sqlite_connection, sqlite_unique
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables
 from tests.adapters import test_conformance, test_engine, test_lock, test_sqlite_log
@@ -237,6 +237,27 @@ CANARIES = {
         "_tables_usable",
         {"not is_ahead(log, self._tables.checkpoint())": "True"},
         at(test_engine.test_an_earlier_log_has_its_tables_rebuilt),
+    ),
+    "a clash within one batch missed": Canary(
+        sqlite_unique,
+        "save_holdings",
+        {
+            "{row for holding in held.values() for row in holding.items()}": "set({value: holder"
+            " for holding in held.values() for value, holder in holding.items()}.items())"
+        },
+        conforming(TABLES, "test_unique_values_that_several_hold_are_those_of_the_model"),
+    ),
+    "a clash that stays on the list": Canary(
+        sqlite_unique,
+        "save_holdings",
+        {"standing = _clashes(connection, values)": "standing: list[Entry] = []"},
+        conforming(TABLES, "test_unique_values_that_several_hold_are_those_of_the_model"),
+    ),
+    "a target that comes unnoticed": Canary(
+        SqliteTables,
+        "_relate",
+        {"affected |= referrers": "_ = referrers"},
+        conforming(TABLES, "test_references_that_lead_nowhere_are_those_of_the_model"),
     ),
     "sums rounded": Canary(conflict, "total", {"with localcontext(_SUMS):": "if True:"}, SUMMED),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from refold import clock, decide, fold, replay, vector
+from refold import clock, decide, fold, references, replay, vector
 from refold.ports import Changes
 from refold.testing import MemoryTables
 from refold.testing.sim import simulate
@@ -55,6 +55,9 @@ CANARIES: dict[str, list[Edit]] = {
             },
         )
     ],
+    "holders in the order of arrival": [(MemoryTables, "_held", {"sorted(holders)": "holders"})],
+    "a value that deleted records hold": [(MemoryTables, "_standing", {"if present:": "if True:"})],
+    "a missing target that stays missing": [(references, "dangling_entries", {"not present(target)": "True"})],
     "clock regress": [(clock.HybridClock, "tick", {"wall if wall > self._last else self._last + 1": "wall"})],
 }
 

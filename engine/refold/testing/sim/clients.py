@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from refold.conflict import ConflictKind
 from refold.engine import Engine
 from refold.errors import (
     CollectionUnknown,
@@ -15,6 +16,7 @@ from refold.errors import (
     RecordUnknown,
     RefoldError,
     ResolutionRefused,
+    RuleBroken,
     ValueRefused,
     VersionMismatch,
 )
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 REFUSALS = (
     *(CollectionUnknown, ConflictUnknown, DefinitionRefused, EngineClosed, RecordUnknown, ResolutionRefused),
-    *(ValueRefused, VersionMismatch),
+    *(RuleBroken, ValueRefused, VersionMismatch),
 )
 """What a write may be refused for, leaving nothing behind."""
 
@@ -157,4 +159,8 @@ async def _resolve(engine: Engine, random: Random, op: str) -> list[Event]:
         return await engine.resolve(conflict.id, take=random.choice(dots), **_told(op))
     if how < 0.85:
         return await engine.resolve(conflict.id, keep_both=True, **_told(op))
-    return await engine.resolve(conflict.id, values={}, **_told(op))
+    values: dict[str, Any] = {}
+    if conflict.kind is ConflictKind.UNIQUE:
+        ((field, sides),) = conflict.sides.items()
+        values = {"id": random.choice(sides).value, field: random.choice((None, 5, 6, 7))}
+    return await engine.resolve(conflict.id, values=values, **_told(op))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from refold.conflict import Conflict
+from refold.conflict import Conflict, ConflictKind
 from refold.engine import Engine
 from refold.events import Event, Kind
 from refold.values import TYPES
 from refold.verdict import Finding
 
-from .truth import Dispute, RecordTruth, at_odds_with_time, rank, records
+from .truth import Dispute, RecordTruth, at_odds_with_time, rank, records, relations
 
 if TYPE_CHECKING:
     from .world import World
@@ -78,7 +78,8 @@ def _told(conflict: Conflict) -> tuple[Any, ...]:
 def _against_truth(events: Sequence[Event], found: Mapping[Any, Any], listed: Sequence[Conflict]) -> Iterator[str]:
     yield from at_odds_with_time(events)
     truths = records(events)
-    wanted = {dispute for truth in truths.values() for dispute in truth.disputes()}
+    between = relations(truths)
+    wanted = {dispute for truth in truths.values() for dispute in truth.disputes()} | between.keys()
     told = {
         Dispute(
             one.id,
@@ -93,6 +94,11 @@ def _against_truth(events: Sequence[Event], found: Mapping[Any, Any], listed: Se
     by_dot = {(event.replica, event.seq): event for event in events}
     for conflict in listed:
         yield from _visible(conflict, by_dot)
+    writes = {dispute.id: [(event.replica, event.seq) for event in group] for dispute, group in between.items()}
+    for conflict in listed:
+        sides = [side.dot for group in conflict.sides.values() for side in group]
+        if sides != writes.get(conflict.id, sides):
+            yield f"conflict {conflict.id} is of {writes[conflict.id]} by definition, and is told of {sides}"
     for (name, key), truth in truths.items():
         if key:
             yield from _record(truth, truths[name, ""], found[name, key], f"{name} {key}")
@@ -103,10 +109,20 @@ def _visible(conflict: Conflict, events: Mapping[tuple[str, int], Event]) -> Ite
     for name, group in conflict.sides.items():
         for side in group:
             event = events.get(side.dot)
-            if event is None or side.value != (event.data.get(name) if name else event.kind is not Kind.DELETE):
+            if event is None or side.value != _wrote(event, name, conflict.kind):
                 yield f"conflict {conflict.id}: {side} is not what {event} wrote"
-    if len({side.dot for group in conflict.sides.values() for side in group}) < 2:
+    if (
+        conflict.kind is not ConflictKind.DEPENDENCY
+        and len({side.dot for group in conflict.sides.values() for side in group}) < 2
+    ):
         yield f"conflict {conflict.id} has a single side"
+
+
+def _wrote(event: Event, name: str, kind: ConflictKind) -> Any:
+    """What a side of a conflict says that this event wrote."""
+    if kind is ConflictKind.UNIQUE:
+        return event.key if name in event.data else None
+    return event.data.get(name) if name else event.kind is not Kind.DELETE
 
 
 def _record(truth: RecordTruth, definition: RecordTruth, found: Any, what: str) -> Iterator[str]:

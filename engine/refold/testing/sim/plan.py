@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from refold.schema import Collection, Field
+from refold.schema import MISSING, Collection, Field
 
 from .network import FAULTS
 
@@ -35,7 +35,7 @@ KINDS = {
 }
 """The kinds of actions, and how often each is drawn."""
 
-_SIMPLE = ("last-write-wins", "first-write-wins", "manual")
+_SIMPLE = ("last-write-wins", "first-write-wins", "manual", "keep-both")
 _STRATEGIES = {
     "int": (None, *_SIMPLE, "max", "min", "sum"),
     "str": (None, *_SIMPLE),
@@ -114,13 +114,18 @@ def _collection(random: Random) -> Collection:
     for number in range(random.randint(1, 4)):
         kind = random.choice(("int", "int", "int", "str", "json"))
         fields[f"f{number}"] = Field(kind, null=True, strategy=random.choice(_STRATEGIES[kind]))
+    if random.random() < 0.4:
+        fields["code"] = Field("int", null=True, strategy=random.choice(_STRATEGIES["int"]), unique=True)
+    if random.random() < 0.4:
+        strategy, missing = random.choice(_STRATEGIES["str"]), random.choice(MISSING)
+        fields["friend"] = Field("str", null=True, strategy=strategy, references="things", missing=missing)
     return Collection(name="things", key="id", fields=fields, strategy=random.choice(_SIMPLE))
 
 
 def another_policy(random: Random, known: Collection) -> Collection:
     """The same collection, its conflicts settled in another way; it may have a field more."""
     fields = {
-        name: msgspec.structs.replace(field, strategy=random.choice(_STRATEGIES[field.type])) if name != "id" else field
+        name: _another_field(random, field) if name != "id" else field
         for name, field in known.fields.items()
         if name == "id" or random.random() < 0.8
     }
@@ -129,13 +134,24 @@ def another_policy(random: Random, known: Collection) -> Collection:
     return msgspec.structs.replace(known, fields=fields, strategy=random.choice(_SIMPLE))
 
 
+def _another_field(random: Random, field: Field) -> Field:
+    other = msgspec.structs.replace(field, strategy=random.choice(_STRATEGIES[field.type]))
+    if field.references is not None:
+        return msgspec.structs.replace(other, missing=random.choice(MISSING))
+    return msgspec.structs.replace(other, unique=random.random() < (0.7 if field.unique else 0.05))
+
+
 def values(random: Random, collection: Collection) -> dict[str, Any]:
     """Values for some of the fields."""
     return {
-        name: _value(random, field.type)
+        name: _value(random, _kind(field))
         for name, field in collection.fields.items()
         if name != "id" and random.random() < 0.6
     }
+
+
+def _kind(field: Field) -> str:
+    return "friend" if field.references is not None else "code" if field.unique else field.type
 
 
 def _value(random: Random, kind: str) -> Any:
@@ -144,8 +160,12 @@ def _value(random: Random, kind: str) -> Any:
     match kind:
         case "int":
             return random.randint(0, 9)
+        case "code":
+            return random.choice((1, 2, 3, 4, 4))
         case "str":
             return random.choice("abc")
+        case "friend":
+            return random.choice("xyzxyzxyzwv")
         case _:
             return sorted(random.sample(range(5), random.randint(0, 3)))
 

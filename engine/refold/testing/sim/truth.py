@@ -81,6 +81,8 @@ class RecordTruth:
         match strategy:
             case "first-write-wins":
                 return said[0]
+            case "keep-both" if not name:
+                return True
             case "max" if name:
                 return max(known)
             case "min" if name:
@@ -130,6 +132,59 @@ def records(events: Sequence[Event]) -> dict[tuple[str, str], RecordTruth]:
     for event in events:
         own.setdefault((event.collection, event.key), []).append(event)
     return {record: RecordTruth(group) for record, group in own.items()}
+
+
+class Held(NamedTuple):
+    """A field of a record that is there: what it is now, and the write that says so."""
+
+    record: tuple[str, str]
+    field: str
+    spec: Mapping[str, Any]
+    value: Any
+    by: Event
+
+
+def _held(truths: Mapping[tuple[str, str], RecordTruth]) -> Iterator[Held]:
+    """Every value that is not null of every record that is there, by the definitions as they are."""
+    for record, truth in truths.items():
+        definition = truths.get((record[0], ""))
+        if not record[1] or definition is None:
+            continue
+        usual = definition.value("strategy", "last-write-wins")
+        if not truth.value("", usual):
+            continue
+        for name in sorted(definition.writers):
+            if name.startswith("field:"):
+                spec, field = definition.value(name, "last-write-wins"), name.removeprefix("field:")
+                writes = truth.standing(truth.everything, field)
+                value = truth.value(field, spec.get("strategy") or usual)
+                if value is not None and writes:
+                    says = [event for event in writes if _encode(event.data[field]) == _encode(value)]
+                    yield Held(record, field, spec, value, (says or writes)[-1])
+
+
+def relations(truths: Mapping[tuple[str, str], RecordTruth]) -> dict[Dispute, list[Event]]:
+    """References that lead to no record, and unique values that several records hold, each with the writes it is of."""
+    held = list(_held(truths))
+    there = {one.record for one in held}
+    found: dict[Dispute, list[Event]] = {}
+    groups: dict[tuple[str, str, bytes], list[Event]] = {}
+    for one in held:
+        target = one.spec.get("references")
+        if target is not None and (target, str(one.value)) not in there:
+            found[_about(one.field, "dependency-conflict", [one.by])] = [one.by]
+        if one.spec.get("unique"):
+            groups.setdefault((one.record[0], one.field, _encode(one.value)), []).append(one.by)
+    for (_, field, _), writes in groups.items():
+        if len(writes) > 1:
+            writes.sort(key=rank)
+            found[_about(field, "unique-conflict", writes[:2])] = writes
+    return found
+
+
+def _about(field: str, kind: str, writes: Sequence[Event]) -> Dispute:
+    dots = sorted((event.replica, event.seq) for event in writes)
+    return Dispute(sha256(_encode([field, dots])).hexdigest()[:16], kind, (field,), None)
 
 
 def at_odds_with_time(events: Sequence[Event]) -> Iterator[str]:
