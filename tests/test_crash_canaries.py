@@ -86,7 +86,7 @@ class Hasty(Recorded):
 
     def _write(self, rendered: list[Any]) -> Any:
         batch = super()._write(rendered)
-        for place, names in batch.publish:
+        for place, names, _ in batch.publish:
             self._disk.publish(place, names)
         batch.publish = []
         return batch

@@ -1,42 +1,36 @@
-"""Commands that read: get, ls, log, deletions, status, verify, digest."""
+"""Commands that read: get, ls, log, deletions, status, digest."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
-import refold
-from refold import Deletion, Engine, Event, Finding, Kind, Record
-from refold import Report as Verified
+from refold import Deletion, Engine, Event, Kind, Record
 from refold.batch import schema_for
 from refold.clock import format_time, from_millis, to_millis
 from refold.errors import (
     FieldUnknown,
-    FormatUnknown,
-    LogCorrupt,
-    ProjectionFailed,
     RecordUnknown,
-    StorageFailed,
 )
 from refold.fold import format_digest
 from refold.moment import Moment
 from refold.view import View
-from refold_adapters.folders.disk import INDEX
-from refold_adapters.settings import load_settings
+from refold_adapters.hand_edits import Edits, edits_of
 
 from .context import Settled, pass_settled, perform
 from .events import event_document, event_row, record_document, record_line
 from .options import TimeType, at_option, parsed, speech
-from .output import at_terminal, cell, document, json_text, pairs, progress, say, table, write
+from .output import at_terminal, cell, document, json_text, pairs, say, table, write
 
 PAGE = 500
 KINDS = click.Choice([str(kind) for kind in Kind])
+
+EDITS_LISTED = 20
+"""Edited files that `status` names; it counts the others."""
 
 
 async def pages(items: AsyncIterator[Any]) -> AsyncIterator[list[Any]]:
@@ -323,16 +317,19 @@ def _deletion_lines(settled: Settled, page: Iterable[Deletion]) -> None:
 
 
 @click.command()
+@click.option("--edits", "sure", is_flag=True, help="Read every data file to find those that were edited by hand.")
 @speech
 @pass_settled
-def status(settled: Settled, /) -> int:
-    """Show where the archive stands: its log, its projections, how many records it has."""
+def status(settled: Settled, /, *, sure: bool) -> int:
+    """Show where the archive stands: its log, its projections, its records, and files that were edited by hand."""
 
     async def work() -> None:
         async with settled.reading() as engine:
             found = await engine.status()
+            keeps = any(projection.name == "folders" for projection in found.projections)
+            edits = await edits_of(engine, limit=EDITS_LISTED, sure=sure) if keeps else Edits(0, [])
         if settled.json:
-            document(found)
+            document({**msgspec.structs.asdict(found), "edits": edits})
             return
         rows = [("replica", found.replica), ("position", str(found.position))]
         rows += [(f"seq of {cell(replica)}", str(seq)) for replica, seq in sorted(found.vector.items())]
@@ -340,6 +337,9 @@ def status(settled: Settled, /) -> int:
             why = f": {cell(projection.error)}" if projection.error else ""
             rows.append((f"projection {projection.name}", f"{projection.state} at {projection.position}{why}"))
         rows += [(f"records of {cell(name)}", str(count)) for name, count in found.collections.items()]
+        rows += [("edited by hand", cell(f"{edit.folder}/{edit.standing}")) for edit in edits.listed]
+        if edits.count > len(edits.listed):
+            rows.append(("edited by hand", f"{edits.count - len(edits.listed)} more files"))
         pairs(rows)
 
     return perform(work)
@@ -363,54 +363,4 @@ def digest(settled: Settled, /) -> int:
     return perform(work)
 
 
-@click.command()
-@speech
-@pass_settled
-def verify(settled: Settled, /) -> int:
-    """Check the log's chain, and tables and folders against the log. Exit code 4 when anything is found."""
-    settled.must_exist()
-
-    async def work() -> int:
-        with progress(quiet=settled.quiet) as bars:
-            report = await verified(settled, bars)
-        if settled.json:
-            document({"ok": report.ok, "findings": report.findings, "events": report.events})
-        else:
-            for finding in report.findings:
-                write(describe(finding) + "\n")
-            if report.ok and not settled.quiet:
-                write(f"ok: {report.events} events\n")
-            elif not report.ok:
-                say(f"{len(report.findings)} findings")
-        return 0 if report.ok else 4
-
-    return perform(work)
-
-
-def _lacks_index(root: Path) -> bool:
-    return load_settings(root).folders and not (root / INDEX).is_file()
-
-
-async def verified(settled: Settled, bars: Callable[[str, int], None]) -> Verified:
-    """The report of a verification; what cannot be opened for damage is a finding as well."""
-    try:
-        async with refold.open(settled.root, create=False, readonly=True) as engine:
-            report = await engine.verify(bars)
-        if await asyncio.to_thread(_lacks_index, settled.root):
-            why = f"{INDEX} is not there, so the folders were not compared; `refold export` writes them anew"
-            report.findings.append(Finding("unreadable", why, file=INDEX))
-        return report
-    except (StorageFailed, LogCorrupt, FormatUnknown, ProjectionFailed) as error:
-        position = error.position if isinstance(error, LogCorrupt) else None
-        return Verified([Finding("unreadable", str(error), position=position)], 0)
-
-
-def describe(finding: Finding) -> str:
-    """A finding in one line."""
-    names = ("position", "replica", "seq", "collection", "key", "folder", "file", "row")
-    told = ((name, getattr(finding, name)) for name in names)
-    where = chain.from_iterable((name, cell(value)) for name, value in told if value is not None)
-    return f"{finding.kind}: {cell(finding.detail)} ({' '.join(where)})"
-
-
-COMMANDS = [get, ls, log, deletions, status, verify, digest]
+COMMANDS = [get, ls, log, deletions, status, digest]

@@ -13,7 +13,7 @@ from refold_adapters.recovery import RecoveryReport, read_receipt, recover
 from .context import Settled, pass_settled, perform
 from .options import against, speech
 from .output import cell, document, pairs, progress, say, write
-from .reading import describe
+from .verifying import describe
 
 _STOPPED, _PARTLY = 4, 3
 

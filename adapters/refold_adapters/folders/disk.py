@@ -28,6 +28,9 @@ from refold.errors import StorageFailed
 TEMPORARY = ".refold"
 """What the name of a file that is not finished ends with."""
 
+EDITED = ".edited-"
+"""What stands between the name of a file that somebody edited and the start of its hash, once it was put aside."""
+
 INDEX = "folders.db"
 """The database that says what stands in the folders; a directory below that has one is another archive."""
 
@@ -66,6 +69,12 @@ class Disk(Protocol):
 
     def publish(self, place: str, names: Sequence[str]) -> None:
         """Gives finished files their names."""
+
+    def rename(self, place: str, name: str, other: str) -> None:
+        """Gives a file another name in its folder."""
+
+    def stats(self, place: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """The size, and the time of the last change in nanoseconds, of those files that are there."""
 
     def remove(self, place: str, names: Sequence[str]) -> None:
         """Removes files that may be there, and the folder, and those above it, where that leaves them empty."""
@@ -264,6 +273,26 @@ class PosixDisk:
                 os.rename(path + TEMPORARY, path, src_dir_fd=parent, dst_dir_fd=parent)
         self._touched(place, "")
 
+    def rename(self, place: str, name: str, other: str) -> None:
+        """See `Disk.rename`."""
+        with self._failures(place, "renaming"):
+            parent, prefix, _ = self._enter(place, make=False)
+            os.rename(prefix + name, prefix + other, src_dir_fd=parent, dst_dir_fd=parent)
+        self._touched(place, other)
+
+    def stats(self, place: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """See `Disk.stats`."""
+        found = {}
+        for name in names:
+            try:
+                told = os.lstat(f"{self.root}/{place}/{name}")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise StorageFailed(str(self.root / place), "reading", str(error)) from error
+            found[name] = told.st_size, told.st_mtime_ns
+        return found
+
     def remove(self, place: str, names: Sequence[str]) -> None:
         """See `Disk.remove`."""
         with self._failures(place, "removing"):
@@ -353,7 +382,7 @@ class PosixDisk:
                     name = entry.name
                     if not name.isascii() and not _is_text(name):
                         continue
-                    if name.endswith(ENDINGS) and entry.is_file(follow_symlinks=False):
+                    if (name.endswith(ENDINGS) or EDITED in name) and entry.is_file(follow_symlinks=False):
                         files.append(name)
                     elif entry.is_dir(follow_symlinks=False):
                         folders.append(name)

@@ -25,8 +25,10 @@ from refold.ports import Record
 from refold.replay import events_after
 from refold.verdict import FINDINGS_LIMIT, Finding
 
+from .comparing import Comparison
 from .content import META, names_in, read_meta
-from .disk import INDEX, TEMPORARY, Disk, PosixDisk
+from .disk import EDITED, INDEX, TEMPORARY, Disk, PosixDisk
+from .edits import Edit, Sparing, find_edits, hash_of
 from .index import PART, REWRITE, UNSURE, WHOLE, Folder, Index, Written
 from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, abandoned_names, stale_names, unfinished_names
 from .source import ReadLog, SnapshotTables, Source
@@ -48,11 +50,12 @@ is extended by those that follow it, at most so many: a folder that each of them
 
 
 class _Batch(msgspec.Struct):
-    """Folders on their way: written, then published, then noted. `publish` and `stale` are names by place."""
+    """Folders on their way: written, then published, then noted. `publish` and `stale` are names by place, and what the
+    data files there may hold without being edits."""
 
     rendered: list[Rendered]
-    publish: list[tuple[str, list[str]]] = []
-    stale: list[tuple[str, list[str]]] = []
+    publish: list[tuple[str, list[str], list[bytes]]] = []
+    stale: list[tuple[str, list[str], list[bytes]]] = []
 
 
 class FolderReplicas:
@@ -80,6 +83,7 @@ class FolderReplicas:
         self._source = Source(log, tables)
         self._index = Index(root / INDEX, readonly=readonly)
         self._renderer = Renderer(self._index, self._source, self._disk)
+        self._sparing = Sparing(self._disk)
         self._left_over = True
 
     def checkpoint(self) -> Checkpoint:
@@ -102,6 +106,35 @@ class FolderReplicas:
         if waiting := self._index.dirty():
             found.append(Finding("folders-behind", f"{waiting} folders are still to be written"))
         return found
+
+    def edits(self, places: Sequence[str] | None = None, *, sure: bool = True) -> Iterator[Edit]:
+        """Every file that somebody edited, in place or put aside, in some folders or in all. See `find_edits`."""
+        return find_edits(self._index, self._disk, places, sure=sure)
+
+    def comparison(self, edit: Edit) -> Comparison:
+        """An edited file beside what it was made of."""
+        return Comparison(edit, self.root, self._index, self._source, self._disk)
+
+    def adopted(self, edit: Edit, *, keep: bool) -> list[str]:
+        """Puts an edit that was taken in aside, and removes it unless it is to be kept; the names that are kept."""
+        place, name = edit.folder, edit.standing
+        aside = edit.aside
+        if aside is None:
+            found = hash_of(self._disk, place, name)
+            if found is not None and found.hex() == edit.hash:
+                aside = self._sparing.put_aside(place, name, found)
+            else:
+                aside = f"{name}{EDITED}{edit.hash[:8]}"
+        if not keep:
+            self._disk.remove(place, [aside, msgspec.structs.replace(edit, aside=aside).meta])
+        return [aside] if keep else []
+
+    def mend(self, places: Sequence[str]) -> None:
+        """Writes the files of some folders anew, where they are not what they have to be."""
+        folders = self._index.standing(places)
+        with self._index.transaction():
+            self._index.soil([(folders[place].id, UNSURE) for place in places if place in folders])
+        self.apply([], self.checkpoint())
 
     def close(self) -> None:
         """See `Projection.close`."""
@@ -200,18 +233,21 @@ class FolderReplicas:
             folder = item.folder
             sure = folder.dirt < UNSURE and folder.written is not None
             compare = not sure and folder.dirt < REWRITE
+            if folder.dirt >= UNSURE:
+                self._sparing.settle(folder.place)
             names = self._disk.write(folder.place, item.files, compare=compare)
             if item.append is not None:
                 self._disk.append(folder.place, "events.jsonl", *item.append)
             if names is None:
                 continue
             names = item.done + names
+            known = [*_hashes(folder.written), *_hashes(item.written)]
             if names:
-                batch.publish.append((folder.place, names))
+                batch.publish.append((folder.place, names, known))
             coming = {name + TEMPORARY for name in names}
             stale = set(stale_names(self._disk, self._index, folder, item.written)) - coming
             if stale:
-                batch.stale.append((folder.place, sorted(stale)))
+                batch.stale.append((folder.place, sorted(stale), known))
         return batch
 
     def _advance(
@@ -233,9 +269,11 @@ class FolderReplicas:
         noted = []
         for batch in list(waiting):
             if batch.publish or batch.stale:
-                for place, names in batch.publish:
+                for place, names, known in batch.publish:
+                    self._sparing.spare(place, names, known)
                     self._disk.publish(place, names)
-                for place, names in batch.stale:
+                for place, names, known in batch.stale:
+                    self._sparing.spare(place, names, known, unknown=False)
                     self._disk.remove(place, names)
                 batch.publish, batch.stale = [], []
             else:
@@ -269,6 +307,8 @@ class FolderReplicas:
             names.update(file.name for file in folder.written.data.values())
         if folder.dirt >= UNSURE:
             names.update(unfinished_names(self._disk, place), abandoned_names(self._disk, self._index, place))
+            self._sparing.settle(place)
+        self._sparing.spare(place, sorted(names), _hashes(folder.written), unknown=False)
         self._disk.remove(place, sorted(names))
 
     def _look(self) -> None:
@@ -298,12 +338,17 @@ class FolderReplicas:
                 names = set(unfinished_names(self._disk, place))
                 if meta is not None and not known:
                     names |= names_in(meta) | abandoned_names(self._disk, self._index, place)
+                    self._sparing.spare(place, sorted(names), (), unknown=False)
                 self._disk.remove(place, sorted(names))
             self._disk.sync()
             with self._index.transaction():
                 self._index.cleared([place for place, _ in places])
         with self._index.transaction():
             self._index.absolve()
+
+
+def _hashes(written: Written | None) -> list[bytes]:
+    return [file.hash for file in written.data.values()] if written is not None else []
 
 
 class _Router:

@@ -194,6 +194,13 @@ class MortalDisk:
             self._live(f"publish {place}/{name}")
             self._disk.publish(place, [name])
 
+    def rename(self, place: str, name: str, other: str) -> None:
+        self._live(f"rename {place}/{name}")
+        self._disk.rename(place, name, other)
+
+    def stats(self, place: str, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        return self._disk.stats(place, names)
+
     def remove(self, place: str, names: Sequence[str]) -> None:
         self._live(f"remove {place}")
         self._disk.remove(place, names)
