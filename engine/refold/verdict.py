@@ -87,9 +87,8 @@ def repair_of(finding: Finding) -> str | None:
     """The command that mends a finding, where there is one; a finding that says so already is believed."""
     if finding.repair is not None or finding.witness is None:
         return finding.repair or _REPAIRS.get(finding.kind)
-    if finding.kind == "log-cut":
-        return f"refold sync {shlex.quote(finding.witness)}"
-    return None
+    witness = shlex.quote(finding.witness)
+    return {"log-cut": f"refold sync {witness}", "log-fork": f"refold recover . {witness} -o NEW"}.get(finding.kind)
 
 
 _OF_THE_LOG = {Verdict.ROT, Verdict.FORK, Verdict.CUT}
