@@ -27,9 +27,11 @@ from refold.testing import MemoryLog, MemoryTables, Scribe, Ticks, append
 from refold.testing.conformance_store import COUNTERS
 from refold.testing.conformance_tables import PARTS
 from refold_adapters import archive, lock, sqlite_columns, sqlite_connection, sqlite_unique
+from refold_adapters.recovery import chains, union
 from refold_adapters.sqlite_log import SqliteLog
 from refold_adapters.sqlite_tables import SqliteTables
 from tests.adapters import test_conformance, test_engine, test_lock, test_sqlite_log
+from tests.adapters.recovery import test_union
 from tests.engine import test_conflict, test_decide, test_events, test_fold, test_verify
 from tests.engine.histories import histories
 
@@ -165,6 +167,9 @@ SUMMED = drawn(
     st.randoms(use_true_random=False),
 )
 CHAINED = alone(test_verify.test_any_flipped_bit_is_found, 0)
+RECOVERED = drawn(test_union.test_the_union_takes_what_is_proved_and_names_what_is_missing, st.data())
+SEEN_ONLY = alone(test_union.test_what_had_seen_something_missing_is_left_out)
+FILLED = alone(test_union.test_a_rotten_event_is_filled_by_the_one_whose_hash_its_successor_names)
 SEEN = alone(test_decide.test_a_group_sees_its_own_writes_and_the_groups_before_it)
 REFUSED = alone(test_decide.test_a_group_that_is_refused_leaves_no_trace)
 
@@ -259,6 +264,13 @@ CANARIES = {
         {"affected |= referrers": "_ = referrers"},
         conforming(TABLES, "test_references_that_lead_nowhere_are_those_of_the_model"),
     ),
+    "an event whose hash is wrong": Canary(chains, "doubt", {"or each.hash in named": "or True"}, FILLED),
+    "a gap not named": Canary(chains, "walk", {"chain.miss(chain.last + 1, dot.seq - 1)": "pass"}, RECOVERED),
+    "a context not looked at": Canary(
+        union.Union, "_ordered", {"have.get(replica, 0) < seq for replica": "False for replica"}, SEEN_ONLY
+    ),
+    "missing ones not named": Canary(union.Union, "_add_tails", {"if last > end and": "if False and"}, RECOVERED),
+    "nothing kept aside": Canary(union.Union, "left_out", {"yield line_of(event, entry.hash)": "pass"}, RECOVERED),
     "sums rounded": Canary(conflict, "total", {"with localcontext(_SUMS):": "if True:"}, SUMMED),
 }
 

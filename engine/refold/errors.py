@@ -326,7 +326,7 @@ class LogCorrupt(RefoldError):
 
     code: ClassVar[str] = "log-corrupt"
     message: ClassVar[str] = "the log is damaged at position {position}: {why}"
-    hint: ClassVar[str] = "run `refold verify`; `refold restore --from folders` rebuilds the log from the folders"
+    hint: ClassVar[str] = "run `refold verify`; `refold recover` makes a new archive of this one and others together"
     position: int
     why: str
 

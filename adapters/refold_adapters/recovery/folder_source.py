@@ -13,7 +13,7 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold.verify import Finding
-from refold_adapters.folders.content import EVENTS, META, Meta, read_meta
+from refold_adapters.folders.content import DATA, EVENTS, META, Meta, read_meta
 from refold_adapters.folders.disk import Disk, PosixDisk
 from refold_adapters.folders.lines import LineRefused, proved
 from refold_adapters.folders.reading import FoundEvent, read_folder
@@ -32,6 +32,9 @@ def folder_events(root: Path) -> Iterator[Item]:
             elif meta is not None:
                 yield Damage(Finding("folder-missing", "meta.json tells of it", folder=place, file=EVENTS))
                 yield from _remembered(place, meta)
+            elif DATA in names and META in names:
+                why = "its records have no history; an archive of an older tool is taken up by `refold adopt`"
+                yield Damage(Finding("folder-without-history", why, folder=place, file=DATA))
     finally:
         disk.close()
 

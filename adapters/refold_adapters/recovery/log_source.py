@@ -26,8 +26,11 @@ _heads = msgspec.msgpack.Decoder(dict[str, Head])
 
 
 def connect_as_is(path: Path) -> sqlite3.Connection:
-    """A connection that reads a file, on a disk that cannot be written too. Raises `sqlite3.Error`."""
+    """A connection that reads a file and writes nothing beside it, unless there is a write-ahead log that has to be
+    read, on a disk that can be written. Raises `sqlite3.Error`."""
     address = f"file:{quote(str(path.absolute()))}?mode=ro"
+    if not path.with_name(f"{path.name}-wal").exists():
+        address += "&immutable=1"
     connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -202,3 +202,15 @@ def test_a_backup_is_a_source_however_damaged(shared: Refold, tmp_path: Path) ->
     done = shared("recover", "safe", "a", "--dry-run", "--json")
     assert (done.code, done.json["vector"]) == (0, {"office": 10})
     assert done.json["sources"][0]["findings"][0]["kind"] == "backup-damaged"
+
+
+def test_folders_without_history_are_told(shared: Refold, tmp_path: Path) -> None:
+    old = tmp_path / "a/2024/076001"
+    old.mkdir(parents=True)
+    (old / "data.csv").write_text("no\n1\n", encoding="utf-8")
+    (old / "meta.json").write_text('{"schema_version": "1.0"}', encoding="utf-8")
+    done = shared("recover", "a", "--dry-run", "--json")
+    assert done.code == 0
+    (finding,) = done.json["sources"][0]["findings"]
+    assert (finding["kind"], finding["folder"]) == ("folder-without-history", "2024/076001")
+    assert shared("recover", "a/2024", "--dry-run", "--json").error["code"] == "source-refused"

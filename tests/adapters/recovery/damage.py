@@ -58,8 +58,12 @@ def wrecks(draw: st.DrawFn, history: Sequence[Event]) -> Wreck:
     """Random subsets of a history in one to four sources, with events that rotted where something can tell."""
     sources = [Listed(f"source {number}", []) for number in range(draw(st.integers(1, 4)))]
     truth = {event.dot: event for event in history}
-    fates = st.sampled_from(["gone", "gone", "sealed", "plain", "plain", "rot", "link", "unread"])
-    plan = {(number, dot): draw(fates) for number in range(len(sources)) for dot in truth}
+    lost = ["gone", "gone", "rot", "link", "unread"]
+    plan: dict[tuple[int, Dot], str] = {}
+    for dot in truth:
+        is_lost = draw(st.integers(0, 4)) == 0
+        for number in range(len(sources)):
+            plan[number, dot] = draw(st.sampled_from(lost if is_lost else ["sealed", "plain", "plain", *lost]))
     intact = {dot for (_, dot), fate in plan.items() if fate in {"sealed", "plain"}}
     heads = {dot for dot in truth if draw(st.integers(0, 5)) == 0}
     witnessed: dict[str, int] = {}

@@ -90,6 +90,18 @@ def test_a_rotten_event_is_filled_by_the_one_whose_hash_its_successor_names() ->
             assert b64decode(line["bytes"]) == rotten(events[position], link=link).body
 
 
+def test_what_had_seen_something_missing_is_left_out() -> None:
+    one, two = Scribe("a"), Scribe("b")
+    first, second = one.write("things", "1", {"n": 1}), one.write("things", "1", {"n": 2})
+    other = two.write("things", "2", {"n": 1})
+    two.see([first, second])
+    blocked, after = two.write("things", "1", {"n": 3}), two.write("things", "2", {"n": 2})
+    log = Listed("log", [found(event, sealed=True) for event in (first, other, blocked, after)])
+    verdict, taken, left = united([log])
+    assert (taken, verdict.missing, verdict.blocked) == ([first, other], [("a", 2, 2)], 2)
+    assert [from_line(line) for line in left] == [blocked, after]
+
+
 def test_a_fork_is_told_with_both_hashes_and_who_has_them() -> None:
     common = written(3)
     one, two = Scribe("a"), Scribe("a")
