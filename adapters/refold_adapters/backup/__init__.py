@@ -8,6 +8,7 @@ long.
 
 from .creating import Created, Order, create
 from .documents import Document, documents_of
+from .drill import Drill, Drilled, drill
 from .encryption import Secret, passphrase, read_secret
 from .errors import BackupRefused, BackupUnknown, ParentMissing, PassphraseNeeded, PassphraseWrong
 from .history import History, Known, find, newest, read_history, write_history
@@ -26,6 +27,8 @@ __all__ = [
     "BackupUnknown",
     "Created",
     "Document",
+    "Drill",
+    "Drilled",
     "History",
     "Known",
     "Manifest",
@@ -38,6 +41,7 @@ __all__ = [
     "Secret",
     "create",
     "documents_of",
+    "drill",
     "find",
     "in_thread",
     "newest",

@@ -24,7 +24,7 @@ class ZipWriting:
     def __init__(self, out: Out, compression: Compression, created: str) -> None:
         self._date = _date(created)
         self._kind = zipfile.ZIP_DEFLATED if compression == "deflate" else _ZSTD_METHOD
-        self._module: Any = zipfile if compression == "deflate" else _zstd_zipfile()
+        self._module: Any = zipfile if compression == "deflate" else zstd_zipfile()
         self._zip = self._module.ZipFile(cast(IO[bytes], out), "w", self._kind, compresslevel=LEVEL)
         self.entries: list[Entry] = []
 
@@ -65,7 +65,8 @@ def _date(created: str) -> tuple[int, int, int, int, int, int]:
     return year, month, day, hour, minute, second
 
 
-def _zstd_zipfile() -> Any:
+def zstd_zipfile() -> Any:
+    """The standard library's zipfile where it knows zstd, or its backport. Raises `ExtraMissing`."""
     if hasattr(zipfile, "ZIP_ZSTANDARD"):
         return zipfile
     try:

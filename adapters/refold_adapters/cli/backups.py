@@ -17,6 +17,7 @@ from refold.errors import StorageFailed
 from refold.moment import Moment
 from refold.opening import system_clock
 from refold_adapters import backup as store
+from refold_adapters.backup.drill import SAMPLE
 from refold_adapters.backup.manifest import parse_name
 from refold_adapters.recovery import RestoreReport
 
@@ -369,4 +370,79 @@ def prune(settled: Settled, /, dry_run: bool, time: int | None, **options: Any) 
     return perform(work)
 
 
-COMMANDS: list[click.Command] = [backup]
+class Count(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number, or `all`."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See `click.ParamType.convert`; all is -1."""
+        if value == "all":
+            return -1
+        if not isinstance(value, int) and not value.isdecimal():
+            self.fail(f"{value!r} is neither a number nor all", param, ctx)
+        return int(value)
+
+
+@click.command()
+@click.option(
+    "--from",
+    "origin",
+    type=click.Choice(("backup", "log", "folders")),
+    default="backup",
+    show_default=True,
+    help="What is brought back.",
+)
+@click.option("--backup", "which", default="latest", show_default=True, metavar="ID|FILE", help="Which backup.")
+@click.option("--records", type=Count(), default=SAMPLE, show_default=True, metavar="N|all", help="Compare so many.")
+@click.option(
+    "--scratch", type=click.Path(path_type=Path), metavar="DIR", help="Restore below it, not in the system's."
+)
+@place
+@secret_options
+@speech
+@pass_settled
+def drill(settled: Settled, /, origin: str, which: str, records: int, scratch: Path | None, **options: Any) -> int:
+    """Restore into a place of its own, compare with the living archive, throw it away; one line says how it went.
+
+    Exit code 4 when something does not agree.
+    """
+    given = opening(settled, options)
+
+    async def work() -> int:
+        path = (await choose(given, which))[1] if origin == "backup" else None
+        what = store.Drill(
+            root=settled.root,
+            origin=origin,
+            backup=path,
+            scratch=scratch,
+            records=records if records >= 0 else None,
+            secret=given.secret,
+        )
+        with progress(quiet=settled.quiet) as bars:
+            done = await store.drill(what, progress=bars)
+        if settled.json:
+            document({"ok": done.ok, **msgspec.to_builtins(done)})
+        else:
+            if not settled.quiet or not done.ok:
+                write(drill_line(done) + "\n")
+            for finding in done.findings:
+                write(describe(finding) + "\n")
+        return 0 if done.ok else UNVERIFIED
+
+    return perform(work)
+
+
+def drill_line(done: store.Drilled) -> str:
+    """How a drill went, for the mail that cron sends."""
+    outcome = "drill ok" if done.ok else f"drill FAILED, {len(done.findings)} findings"
+    against = (
+        f"{done.compared} records compared, {done.changed} changed since" if done.live else "no archive to compare"
+    )
+    return (
+        f"{outcome}: {done.origin} {cell(done.source)}: {done.events} events, {done.records} records restored in"
+        f" {done.seconds['restore']} s, {against}, digest {done.digest}"
+    )
+
+
+COMMANDS: list[click.Command] = [backup, drill]

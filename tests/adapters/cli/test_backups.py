@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,53 @@ def test_where_backups_are(airports: Refold, tmp_path: Path, monkeypatch: pytest
     assert airports("backup", "create", root="nowhere").code == 10
     empty = airports("backup", "list", "-d", "nowhere", "--json")
     assert (empty.code, empty.json["backups"]) == (0, [])
+
+
+def test_a_drill_says_in_one_line_how_it_went_and_leaves_nothing(airports: Refold, tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    known = airports("backup", "create", "--json").json
+    done = airports("drill", "--scratch", "scratch")
+    assert (done.code, done.out.count("\n")) == (0, 1)
+    assert done.out.startswith(f"drill ok: backup {known['file']}: 4 events, 3 records restored in ")
+    airports("put", "airports", "icao=EDDF", "name=Rhein-Main")
+    found = airports("drill", "--scratch", "scratch", "--records", "all", "--json").json
+    assert (found["ok"], found["newer"], found["compared"], found["changed"]) == (True, 1, 2, 1)
+    for origin in ("log", "folders"):
+        found = airports("drill", "--from", origin, "--scratch", "scratch", "--json").json
+        assert (found["ok"], found["live"], found["compared"], found["events"]) == (True, True, 3, 5)
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_drill_finds_a_living_archive_that_is_another_than_what_comes_back(airports: Refold, tmp_path: Path) -> None:
+    airports("backup", "create")
+    done = sqlite3.connect(tmp_path / "a/tables.db")
+    done.execute(
+        "UPDATE _refold_records SET position = (SELECT position FROM _refold_records WHERE key = 'EDDM') WHERE key = 'EDDF'"
+    )
+    done.execute("UPDATE _refold_checkpoint SET digest = ?", (f"{1:064x}",))
+    done.commit()
+    done.close()
+    found = airports("drill", "--json")
+    assert (found.code, [finding["kind"] for finding in found.json["findings"]]) == (
+        4,
+        ["digest-differs", "record-differs"],
+    )
+    airports("put", "airports", "icao=LFPG", "name=Paris", "country=FR")
+    airports("backup", "restore", "latest", "-o", "b")
+    (tmp_path / "a").rename(tmp_path / "gone")
+    alone = airports("drill", "--json", "-d", "a.backups")
+    assert (alone.code, alone.json["live"]) == (0, False)
+    (tmp_path / "b").rename(tmp_path / "a")
+    assert airports("drill", "-d", "a.backups").code == 0
+    assert airports("drill", "-d", "nowhere", "--json").error["code"] == "backup-unknown"
+
+
+def test_a_drill_finds_a_living_log_that_has_lost_its_end(airports: Refold, tmp_path: Path) -> None:
+    first = airports("backup", "create", "--json").json
+    airports("put", "airports", "icao=LFPG", "name=Paris", "country=FR")
+    airports("backup", "create", "--incremental")
+    airports("backup", "restore", first["id"], "-o", "b")
+    (tmp_path / "a").rename(tmp_path / "gone")
+    (tmp_path / "b").rename(tmp_path / "a")
+    found = airports("drill", "--json")
+    assert (found.code, [finding["kind"] for finding in found.json["findings"]]) == (4, ["log-cut"])
