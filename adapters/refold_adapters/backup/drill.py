@@ -20,10 +20,12 @@ import msgspec
 
 import refold
 from refold import Engine, Record
-from refold.opening import random_id, system_clock, uninterrupted
+from refold.opening import random_id, system_clock
+from refold.progress import uninterrupted
 from refold.reader import Status
 from refold.verify import Finding
-from refold_adapters.recovery import RestoreReport, restore
+from refold_adapters.recovery.report import RestoreReport
+from refold_adapters.recovery.restoring import restore
 from refold_adapters.settings import load_settings
 from refold_adapters.sqlite_log import SqliteLog
 

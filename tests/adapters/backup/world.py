@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import refold
@@ -31,6 +31,7 @@ class World:
     now: int = NOW
     salt: int = 0
     directory: Path = Path()
+    notes: list[str] = field(default_factory=list)
 
     @property
     def archive(self) -> Path:
@@ -59,6 +60,7 @@ class World:
         made = await asyncio.to_thread(
             store.create, self.archive, self.directory, order, now=self.now, salt=salt, tell=quiet
         )
+        self.notes = made.notes
         return made.backup
 
     def path(self, known: Known) -> Path:

@@ -145,9 +145,8 @@ def test_a_drill_says_in_one_line_how_it_went_and_leaves_nothing(airports: Refol
 def test_a_drill_finds_a_living_archive_that_is_another_than_what_comes_back(airports: Refold, tmp_path: Path) -> None:
     airports("backup", "create")
     done = sqlite3.connect(tmp_path / "a/tables.db")
-    done.execute(
-        "UPDATE _refold_records SET position = (SELECT position FROM _refold_records WHERE key = 'EDDM') WHERE key = 'EDDF'"
-    )
+    (other,) = done.execute("SELECT position FROM _refold_records WHERE key = 'EDDM'").fetchone()
+    done.execute("UPDATE _refold_records SET position = ? WHERE key = 'EDDF'", (other,))
     done.execute("UPDATE _refold_checkpoint SET digest = ?", (f"{1:064x}",))
     done.commit()
     done.close()
