@@ -105,7 +105,8 @@ class Rules:
         self._ruled = {schema.name for schema in schemas.values() if schema.unique or schema.refusing}
         self._ruled |= self._through.keys()
         self._states = dict(states)
-        self._holders = beside.holders(values, limit + 1) if values else {}
+        self._holders: dict[UniqueValue, list[Holder]] = {}
+        self._look_for(values)
         self._written: dict[Record, Stand] = {}
         self._holding: dict[UniqueValue, set[Record]] = {}
         self._referring: dict[Record, set[Record]] = {}
@@ -153,11 +154,15 @@ class Rules:
             self._states[record] = decode_state(found[record]) if record in found else None
         return self._stand(record, self._states[record]).present
 
+    def _look_for(self, values: Sequence[UniqueValue]) -> None:
+        if values:
+            self._holders |= {value: [] for value in values} | self._beside.holders(values, self._limit + 1)
+
     def holder(self, value: UniqueValue, group: Collection[Record]) -> str | None:
         """The key of a record outside the group that holds a value."""
         if value not in self._holders:
-            self._holders |= self._beside.holders([value], self._limit + 1)
-        stored = [(value.collection, holder.key) for holder in self._holders.get(value, ())]
+            self._look_for([value])
+        stored = [(value.collection, holder.key) for holder in self._holders[value]]
         others = [record for record in stored if record not in self._written]
         others += sorted(self._holding.get(value, ()))
         return next((key for collection, key in others if (collection, key) not in group), None)

@@ -195,6 +195,28 @@ async def test_a_value_that_a_record_holds_is_refused_to_others(stack: AsyncExit
     assert await clashes(engine) == []
 
 
+async def test_the_tables_are_asked_once_a_batch_and_only_where_there_are_rules(stack: AsyncExitStack) -> None:
+    store = MemoryStore("one")
+    engine = await stack.enter_async_context(memory_engine(store, Ticks(START)))
+    asked: list[int] = []
+    holders = store.tables.holders
+
+    def counting(values: Any, limit: int) -> Any:
+        asked.append(len(values))
+        return holders(values, limit)
+
+    store.tables.holders = counting  # type: ignore[method-assign]
+    await engine.define(msgspec.structs.replace(TEAMS, name="plain", fields={"id": Field("str")}))
+    async with engine.batch() as batch:
+        for number in range(20):
+            batch.put("plain", {"id": str(number)})
+    await engine.define(PEOPLE)
+    await engine.put("plain", {"id": "x"})
+    assert asked == []
+    await together(engine, *({"id": str(number), "mail": f"{number}@x"} for number in range(20)))
+    assert asked == [20]
+
+
 async def test_writers_that_wait_together_see_each_other(stack: AsyncExitStack) -> None:
     engine = await one_of(stack)
     puts = [engine.put("people", {"id": f"p{n}", "mail": "same", "boss": "ann"}) for n in range(4)]
