@@ -5,7 +5,7 @@ of its replica. At a time, that is a causally closed set: hybrid clocks give an 
 seen, on whatever replica that was written. At a position it is a prefix of one log. A tag says a vector outright.
 
 Nothing is scanned. A replica's times and its positions ascend with its seq, so the last event that belongs is found by
-bisection, in a few dozen reads a replica however long the log is. Events that were written together are never taken
+bisection, in a few dozen reads a replica at most, however long the log is. Events written together are never taken
 apart: `Event.batch` ascends with the seq as well, and a second bisection leads to where a group that reaches beyond the
 mark began.
 """
@@ -199,7 +199,7 @@ def _whole(moment: Moment, log: Changelog, marks: dict[str, int]) -> Cut:
     for replica, seq in marks.items():
         batch = _event(log, replica, seq).batch
         if batch > seq:
-            vector[replica] = whole = _upto(log, replica, seq, _batch, seq)
+            vector[replica] = whole = _before_group(log, replica, seq)
             left_out.append(LeftOut(replica, whole + 1, batch, _position(log, replica, whole + 1)))
     vector = {replica: seq for replica, seq in vector.items() if seq}
     if not vector:
@@ -212,10 +212,33 @@ Measure = Callable[[Changelog, str, int], int]
 
 
 def _upto(log: Changelog, replica: str, head: int, measure: Measure, mark: int) -> int:
-    """How many of a replica's first `head` events measure at most `mark`, where the measure ascends with the seq."""
-    if not head or measure(log, replica, head) <= mark:
+    """How many of a replica's first `head` events measure at most `mark`, where the measure ascends with the seq.
+
+    Every other step halves what is left; those between guess from how the measure has risen, which in a log that grew
+    evenly needs a handful of steps.
+    """
+    above = measure(log, replica, head) if head else mark
+    if above <= mark:
         return head
-    return bisect_right(range(1, head), mark, key=lambda seq: measure(log, replica, seq))
+    low, high, below, guess = 0, head, 0, True
+    while high - low > 1:
+        ahead = (high - low) * (mark - below) // (above - below) if guess else (high - low) // 2
+        seq = min(max(low + ahead, low + 1), high - 1)
+        found = measure(log, replica, seq)
+        if found <= mark:
+            low, below = seq, found
+        else:
+            high, above = seq, found
+        guess = not guess
+    return low
+
+
+def _before_group(log: Changelog, replica: str, seq: int) -> int:
+    """The last seq before the group that stands at `seq` and goes on beyond it; groups are short beside a log."""
+    high, step = seq, 1
+    while (low := max(0, high - step)) and _batch(log, replica, low) > seq:
+        high, step = low, step * 2
+    return low + bisect_right(range(low + 1, high), seq, key=lambda place: _batch(log, replica, place))
 
 
 def _position(log: Changelog, replica: str, seq: int) -> int:
