@@ -38,7 +38,7 @@ def test_the_first_screen_works_when_pasted(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "archive" / "Autohaus Süd").iterdir()}
     assert names == {"data.csv", "meta.json", "events.jsonl"}
     commands = [line for line in "".join(blocks("console")).splitlines() if line.startswith("$ refold")]
-    assert len(commands) == 3
+    assert len(commands) == 6
     for line in commands:
         words = shlex.split(line.removeprefix("$ refold"), comments=True)
         run = [sys.executable, "-c", "from refold_adapters.cli import main; main()", *words]
