@@ -1,5 +1,6 @@
 """What `verify` says of an archive that somebody or something altered while nobody had it open: it names the place."""
 
+import asyncio
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from refold.errors import LogCorrupt
 from refold.verdict import Finding
 
 from .crash.work import PARTS, THINGS
+from .flips import flips
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +167,44 @@ async def test_a_file_of_a_folder(damage: Callable[[Path], None], kind: str, fil
     assert [(finding.kind, finding.folder, finding.file) for finding in found] == [(kind, "p1/here", file)]
     if damage is edit:
         assert found[0].row == 4
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data[:-100],
+        lambda data: data[: len(data) - 4120],
+        lambda data: data[:-8] + bytes([data[-8] ^ 1]) + data[-7:],
+        lambda data: data + data[32 : 32 + 2000],
+    ],
+    ids=["cut in a frame", "cut behind a frame", "bit of the last frame", "a frame begun"],
+)
+async def test_a_commit_that_never_ended_is_told_and_passed_over(
+    spoil: Callable[[bytes], bytes], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, copy = tmp_path / "archive", tmp_path / "copy"
+    async with refold.open(root, replica="office", folders=False) as engine:
+        await engine.define(THINGS)
+        for n in range(WRITES):
+            await engine.put("things", {"id": f"t{n}", "place": "p", "note": "x" * 9000, "n": n})
+        shutil.copytree(root, copy)
+    (copy / "changelog.db.lock").write_text("")
+    wal = copy / "changelog.db-wal"
+    wal.write_bytes(spoil(wal.read_bytes()))
+    kinds = {finding.kind for finding in await verified(copy)}
+    assert "log-torn" in kinds and kinds <= {"log-torn", "log-cut"}
+    with caplog.at_level("WARNING", "refold.archive"):
+        async with refold.open(copy, folders=False) as engine:
+            assert engine.position >= WRITES
+    assert "bytes of a commit that never ended are passed over" in caplog.text
+    assert await verified(copy) == []
+
+
+async def test_any_bit_of_a_log_is_found_or_harmless(archive: Path, tmp_path: Path) -> None:
+    """A sample of what `scripts/flips` does for every bit and every cut."""
+    outcomes = await asyncio.to_thread(lambda: list(flips(archive, tmp_path / "copy", step=997)))
+    assert [outcome for outcome in outcomes if not outcome.sound] == []
+    assert any(outcome.found == "log-rot" for outcome in outcomes) and any(not outcome.found for outcome in outcomes)
 
 
 async def test_a_log_that_does_not_decode_stops_a_writer_with_its_position(archive: Path) -> None:

@@ -72,6 +72,8 @@ def remove_database(path: Path) -> None:
 def is_damage(error: StorageFailed) -> bool:
     """Whether a file is no sound database, which is no reason to give up where it can be made anew."""
     cause = error.__cause__
+    if isinstance(cause, UnicodeDecodeError):  # a page where a text was holds none
+        return True
     return isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError)
 
 

@@ -39,7 +39,7 @@ def check_database(path: Path) -> list[Finding]:
     with closing(connect(path, readonly=True)) as connection:
         try:
             return list(_database(connection, path))
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if isinstance(error, sqlite3.OperationalError):
                 with failures(path, "reading the log"):
                     raise

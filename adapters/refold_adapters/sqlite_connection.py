@@ -37,7 +37,7 @@ class failures:  # noqa: N801 - reads as the statement it is: with failures(path
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error | OSError):
+        if isinstance(error, sqlite3.Error | OSError | UnicodeDecodeError):
             raise StorageFailed(str(self.path), self.operation, str(error)) from error
 
 

@@ -55,10 +55,15 @@ def _claims(witness: str) -> Iterator[Claim]:
             yield from _log(witness, path / settings.changelog)
         else:
             yield from _share(witness, path)
-    elif path.open("rb").read(16).startswith(b"SQLite format 3"):
+    elif _is_database(path):
         yield from _log(witness, path)
     else:
         yield from _document(witness, json.loads(path.read_text(encoding="utf-8")))
+
+
+def _is_database(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(16).startswith(b"SQLite format 3")
 
 
 def _log(witness: str, path: Path) -> Iterator[Claim]:

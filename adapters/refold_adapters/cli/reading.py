@@ -356,7 +356,8 @@ def digest(settled: Settled, /) -> int:
             found = await engine.checkpoint()
         text = format_digest(found.digest or 0)
         if settled.json:
-            document({"digest": text, "position": found.position, "vector": found.vector})
+            heads = {replica: {"seq": head.seq, "hash": head.hash.hex()} for replica, head in found.heads.items()}
+            document({"digest": text, "position": found.position, "vector": found.vector, "heads": heads})
         else:
             write(f"{text}\n")
 
