@@ -35,10 +35,11 @@ from refold.replay import REPLAY_BATCH, catch_up, is_ahead
 from refold.sync_side import EngineSide
 from refold.verdict import Finding
 
+from .capture.mirror_table import MirrorTable
 from .folders import INDEX, FolderReplicas, ReadTables
 from .lock import Lock
 from .log_check import check_database, torn
-from .settings import Settings, load_settings
+from .settings import MirrorSetting, Settings, load_mirrors, load_settings
 from .sqlite_connection import SqliteThread
 from .sqlite_log import SqliteLog
 from .sqlite_tables import SqliteTables
@@ -80,12 +81,16 @@ def is_damage(error: StorageFailed) -> bool:
 class FileStore:
     """An open archive directory. Implements `Store`; made by `open_store`."""
 
-    def __init__(self, root: Path, settings: Settings, *, readonly: bool) -> None:
+    def __init__(
+        self, root: Path, settings: Settings, *, readonly: bool, mirrors: Sequence[MirrorSetting] = ()
+    ) -> None:
         self.root = root
         self.path = str(root)
         self.settings = settings
         self.readonly = readonly
         self.projections: Sequence[Projection] = ()
+        self.mirrors = mirrors
+        self._identity = ""
         self._log_path = root / settings.changelog
         self._wal = root / f"{settings.changelog}-wal"
         self._tables_path = root / settings.tables
@@ -102,14 +107,15 @@ class FileStore:
 
     async def open(self, replica: str | None, new_id: Callable[[], str], clock: Clock) -> None:
         """Takes the lock, opens the log, and brings the tables up to it."""
+        self._identity = new_id()
         if not self.readonly:
             self._writing = await SqliteThread.start()
             await self._writing.run(lambda: self._open_log(replica, new_id, clock))
             await self._open_tables()
         self._reading = await SqliteThread.start()
-        if self.settings.folders:
+        if self.settings.folders or self.mirrors:
             self._projecting = await SqliteThread.start()
-            self.projections = await self._projecting.run(self._open_folders)
+            self.projections = await self._projecting.run(self._open_projections)
 
     def _open_log(self, replica: str | None, new_id: Callable[[], str], clock: Clock) -> None:
         if replica is not None and not _REPLICA.fullmatch(replica):
@@ -163,6 +169,19 @@ class FileStore:
         assert self._log is not None
         assert self._tables is not None
         return self._log, self._tables
+
+    def _open_projections(self) -> list[Projection]:
+        opened: list[Projection] = []
+        try:
+            opened += self._open_folders() if self.settings.folders else []
+            for setting in self.mirrors if not self.readonly else ():
+                log = SqliteLog(self._log_path, readonly=True)
+                opened.append(MirrorTable(self.root, setting, log, ReadTables(self._tables_path, log), self._identity))
+        except BaseException:
+            for projection in opened:
+                projection.close()
+            raise
+        return opened
 
     def _open_folders(self) -> list[FolderReplicas]:
         if self.readonly and not (self.root / INDEX).is_file():
@@ -374,7 +393,8 @@ async def open_store(
     """The store of `file:` URLs and plain paths. `folders` overrides the archive's setting."""
     root = directory_of(url)
     settings = await asyncio.to_thread(_prepare, root, create=create and not readonly, folders=folders)
-    store = FileStore(root, settings, readonly=readonly)
+    mirrors = await asyncio.to_thread(load_mirrors, root)
+    store = FileStore(root, settings, readonly=readonly, mirrors=mirrors)
     try:
         await store.open(replica, new_id, clock)
         yield store

@@ -6,17 +6,22 @@
 | `tables` | `"tables.db"` | file name of the SQL tables |
 | `folders` | `true` | whether folder replicas are kept |
 
-They stand under `[archive]`; collections may be defined in the same file, for `refold define`.
+They stand under `[archive]`. `[[mirrors]]` name tables of other programs that are kept as collections are. Collections
+may be defined in the same file, for `refold define`.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
 from refold.errors import SettingsInvalid, StorageFailed
+
+T = TypeVar("T")
 
 FILE = "refold.toml"
 
@@ -36,14 +41,40 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("changelog, tables and folders.db must be three different files")
 
 
+class MirrorSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `refold.toml` says in a `[[mirrors]]`: which table of which database is which collection.
+
+    `create` is the statement that made the table, to make it again where the database was lost.
+    """
+
+    database: str
+    table: str
+    collection: str
+    create: str
+
+    def __post_init__(self) -> None:
+        if "/" in self.database or "\\" in self.database or self.database in {"", ".", ".."}:
+            raise ValueError(f"the database {self.database!r} must be a plain file name")
+
+
+def load_mirrors(root: Path) -> list[MirrorSetting]:
+    """The tables of other programs that the archive keeps. Raises as `load_settings` does."""
+    return _load(root, lambda document: msgspec.convert(document.get("mirrors", []), list[MirrorSetting]))
+
+
 def load_settings(root: Path) -> Settings:
     """The settings of the archive at `root`. Raises `SettingsInvalid`, `StorageFailed`."""
+    return _load(root, lambda document: msgspec.convert(document.get("archive", {}), Settings))
+
+
+def _load(root: Path, read: Callable[[dict[str, Any]], T]) -> T:
     path = root / FILE
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("archive", {})
-        return msgspec.convert(table, Settings)
-    except FileNotFoundError:
-        return Settings()
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            text = ""
+        return read(tomllib.loads(text))
     except OSError as error:
         raise StorageFailed(str(path), "reading the settings", str(error)) from error
     except ValueError as error:

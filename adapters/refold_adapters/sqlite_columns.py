@@ -57,6 +57,12 @@ def column_type(schema: Schema, field: str) -> str:
     return f"{declared} PRIMARY KEY NOT NULL" if field == schema.collection.key else declared
 
 
+def sql_value(kind: str, stored: Any) -> Any:
+    """A stored value of a field type as a column holds it."""
+    convert = _CONVERT.get(kind)
+    return stored if stored is None or convert is None else convert(stored)
+
+
 def row_maker(schema: Schema) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     """A function from a record's stored values to its row."""
     blank = schema.blank

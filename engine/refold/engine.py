@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from .decide import Answered, Operation, Repeat, Request
 from .errors import (
     ConflictUnknown,
     DefinitionRefused,
+    EngineClosed,
     ProjectionUnknown,
     ReadOnly,
     RecordUnknown,
@@ -33,7 +34,7 @@ from .errors import (
     StorageFailed,
 )
 from .events import ARCHIVE, Event
-from .ports import Peer, Store
+from .ports import Peer, Projection, Store
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower
 from .pulls import Asked, Page
 from .reader import Reader
@@ -43,6 +44,8 @@ from .session import MAX_SKEW
 from .sync import Conversation, SyncReport, between, open_peer
 from .sync_side import EngineSide
 from .writer import Writer
+
+T = TypeVar("T")
 
 
 class Engine(Reader):
@@ -304,6 +307,17 @@ class Engine(Reader):
         else:
             asked = resolving.requests(conflict, schema, states[conflict.key], words, choice)
         return [event for event in await self.submit(asked) if event is not None]
+
+    @property
+    def projections(self) -> Sequence[Projection]:
+        """What follows the log behind the writers. Its methods may only be called through `project`."""
+        return self._store.projections
+
+    async def project(self, work: Callable[[], T]) -> T:
+        """Runs `work` where the projections run."""
+        if self._closed:
+            raise EngineClosed("the engine")
+        return await self._store.project(work)
 
     def side(self) -> EngineSide:
         """This archive as one side of one session."""

@@ -151,6 +151,11 @@ def history(record: tuple[str, str], _log: Changelog, tables: Tables) -> list[in
     return tables.history([record])
 
 
+def events_of(records: Sequence[tuple[str, str]], after: int, log: Changelog, tables: Tables) -> list[Event]:
+    """The events of some records after a position."""
+    return log.at([position for position in tables.history(records) if position > after])
+
+
 def checkpoint(_log: Changelog, tables: Tables) -> Checkpoint:
     """How far the tables have come."""
     return tables.checkpoint()

@@ -251,6 +251,12 @@ class Reader:
             for event in await self._read(partial(queries.at, positions[start : start + queries.READ_BATCH])):
                 yield event
 
+    async def events_of(self, records: Sequence[tuple[str, str]], *, after: int = 0) -> list[Event]:
+        """The events of some records that stand after a position, in the order of the log."""
+        if not records:
+            return []
+        return await self._read(partial(queries.events_of, records, after))
+
     async def conflicts(
         self,
         status: str = "",

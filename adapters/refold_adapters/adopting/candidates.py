@@ -12,11 +12,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from refold.errors import RefoldError, ValueRefused
-from refold.values import Refused, show
-
-from .layout import Described
-
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing about the old archive that its owner should know, and what becomes of it.
@@ -64,31 +59,6 @@ class Choice(NamedTuple):
     holds: Candidate
     losing: list[Candidate]
     findings: list[Finding]
-
-
-def stored_values(described: Described, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The values of a row as they are stored, and each field that cannot be with the reason.
-
-    Cells are text or None as in CSV, or what a SQLite table holds.
-    """
-    values: dict[str, Any] = {}
-    wrong: list[tuple[str, str]] = []
-    schema = described.schema
-    for name, field in described.collection.fields.items():
-        cell = cells.get(name)
-        if (cell is None or cell == "") and field.null:
-            values[name] = None
-            continue
-        try:
-            parsed = schema.types[name].parse(cell) if isinstance(cell, str) and field.type != "str" else cell
-            values[name] = schema.store({name: "" if parsed is None and field.type == "str" else parsed})[name]
-        except Refused as error:
-            wrong.append((name, f"{error}; it has {show(cell)}"))
-        except ValueRefused as error:
-            wrong.append((name, f"{error.why}; it has {show(cell)}"))
-        except RefoldError as error:
-            wrong.append((name, str(error)))
-    return values, wrong
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

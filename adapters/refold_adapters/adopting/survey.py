@@ -17,8 +17,9 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold_adapters.folders.content import read_meta
+from refold_adapters.stored_cells import stored_cells
 
-from .candidates import Candidate, Finding, stored_values
+from .candidates import Candidate, Finding
 from .layout import Described
 from .old_files import OldMeta, read_old_csv, read_old_meta
 
@@ -149,7 +150,7 @@ class Survey:
                     Finding("column-unknown", detail, folder=place, file=file, field=column, left_out=True)
                 )
         for number, cells in table.rows:
-            values, wrong = stored_values(self._described, dict(zip(table.header, cells, strict=True)))
+            values, wrong = stored_cells(self._described.schema, dict(zip(table.header, cells, strict=True)))
             if wrong:
                 looked.findings += [
                     Finding("value-refused", what, folder=place, file=file, row=number, field=name, left_out=True)
@@ -226,7 +227,7 @@ class Survey:
         assert self._layout.table is not None
         for number, row in enumerate(page, before + 1):
             cells = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over its values
-            values, wrong = stored_values(self._described, cells)
+            values, wrong = stored_cells(self._described.schema, cells)
             if wrong:
                 key = str(cells.get(self._key))
                 findings += [

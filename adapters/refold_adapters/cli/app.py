@@ -30,7 +30,20 @@ from refold.errors import ArchiveMissing, Locked, ProjectionFailed
 from refold_adapters.importing import KeyNeeded
 from refold_adapters.recovery import ReceiptRefused
 
-from . import adopting, backups, editing, moments, moving, reading, rebuilding, recovering, syncing, verifying, writing
+from . import (
+    adopting,
+    backups,
+    capturing,
+    editing,
+    moments,
+    moving,
+    reading,
+    rebuilding,
+    recovering,
+    syncing,
+    verifying,
+    writing,
+)
 from .context import Interrupted, Settled
 from .options import speech
 from .output import OutputClosed, complain, say, trouble
@@ -66,7 +79,8 @@ def app(ctx: click.Context, directory: Path) -> None:
     settled.root = directory
 
 
-_PARTS = (writing, reading, verifying, rebuilding, syncing, moving, moments, adopting, backups, recovering, editing)
+_CHANGING = (writing, syncing, editing, adopting, capturing)
+_PARTS = (*_CHANGING, reading, verifying, rebuilding, moving, moments, backups, recovering)
 for _command in (command for part in _PARTS for command in part.COMMANDS):
     app.add_command(_command)
 
