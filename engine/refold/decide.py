@@ -26,7 +26,7 @@ from .conflict import (
     sums,
 )
 from .conflict_list import folded, seen_state
-from .definition import merged_definition
+from .definition import fields_apart, merged_definition
 from .errors import DefinitionRefused, RecordUnknown, RefoldError, RequestReused, ValueRefused, VersionUnknown
 from .events import TAGS, Event, Head, Kind, seal
 from .fold import State, fold, is_concurrent, latest
@@ -196,13 +196,20 @@ class _Decider:
         record = request.collection, request.key
         if request.operation is Operation.DEFINE:
             old = merged_definition(state) if state is not None else {}
-            wanted = request.values
-            if old:
-                wanted = to_data(evolve(from_data(request.collection, old), from_data(request.collection, wanted)))
+            wanted, merged = request.values, dict[str, Any]()
+            if old and state is not None:
+                name, apart = request.collection, fields_apart(state)
+                standing = from_data(name, old)
+                wanted = to_data(evolve(standing, from_data(name, wanted), apart))
+                merged = {text: spec for text, spec in to_data(standing).items() if text.partition(":")[2] in apart}
             else:
                 self.refuse_twin(request.collection)
             stored = {"meta": {}, "priority": "normal", **latest(state)[0]} if state is not None else {}
-            data = {name: value for name, value in wanted.items() if not same(stored.get(name), value)}
+            data = {
+                name: value
+                for name, value in wanted.items()
+                if not same(stored.get(name), value) and not same(merged.get(name), value)
+            }
             return (Kind.DEFINE, data) if data else None
         if request.operation is Operation.NOTE:
             return self.note(request, state)

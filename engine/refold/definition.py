@@ -8,7 +8,8 @@ change the meaning of stored values is settled otherwise than by the last write,
 - a field may be null when one side allows it, and is required only when all sides say so;
 - of fields whose names differ in case alone, the first by name has the column.
 
-Nothing that was stored under either definition is lost or changed; the disagreement stands in the conflict list.
+Nothing that was stored under either definition is lost or changed; the disagreement stands in the conflict list. To
+define such a field again as one of the sides did changes nothing, and is not refused: see `schema.evolve`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from .conflict import Policy, Side, disagreements, settle
 from .fold import State, is_concurrent
-from .schema import KEY_TYPES
+from .schema import KEY_TYPES, Field, parse_field
 
 _PREFIX = "field:"
 
@@ -37,6 +38,19 @@ def merged_definition(state: State) -> dict[str, Any]:
             is_key = name.removeprefix(_PREFIX) == merged.get("key")
             merged[name] = _merged_key(sides) if is_key else _merged_field(merged[name], sides)
     return merged
+
+
+def fields_apart(state: State) -> dict[str, list[Field]]:
+    """The fields of a definition that disagree, each as the replicas define it."""
+    if not is_concurrent(state):
+        return {}
+    return {
+        name.removeprefix(_PREFIX): [
+            parse_field({key: value for key, value in side.value.items() if key != "order"}) for side in sides
+        ]
+        for name, sides in disagreements(state)[0].items()
+        if name.startswith(_PREFIX)
+    }
 
 
 def _without_twins(values: dict[str, Any]) -> dict[str, Any]:

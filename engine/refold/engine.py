@@ -127,7 +127,9 @@ class Engine(Reader):
         requests = []
         for collection in collections:
             known = self.schemas.get(collection.name)
-            wanted = evolve(known.collection if known is not None else None, collection)
+            wanted = (
+                evolve(known.collection, collection, known.apart) if known is not None else evolve(None, collection)
+            )
             requests.append(Request(Operation.DEFINE, collection.name, "", to_data(wanted), words.actor, words.meta))
         events = [event for event in await self.submit(requests) if event is not None]
         return defined(events, [collection.name for collection in collections], self.schemas)

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from .conflict_list import disputes
-from .definition import merged_definition
+from .definition import fields_apart, merged_definition
 from .errors import DefinitionRefused, FormatUnknown
 from .events import Checkpoint, Event, Head, stored_event
 from .fold import DIGEST_MODULUS, State, decode_state, encode_state, fold, fold_all, state_hash
@@ -106,7 +106,7 @@ def fold_events(log: Changelog, tables: Tables, checkpoint: Checkpoint, run: Sea
 def schema_of(name: str, state: State) -> Schema:
     """The schema that a definition's events make. Raises `FormatUnknown` for one this release cannot read."""
     try:
-        return Schema(from_data(name, merged_definition(state)))
+        return Schema(from_data(name, merged_definition(state)), fields_apart(state))
     except (KeyError, TypeError, ValueError) as error:
         raise FormatUnknown(f"definition of {name!r}", str(error), "definitions of this release") from error
 
@@ -143,13 +143,17 @@ def load_schemas(tables: Tables) -> Mapping[str, Schema]:
 
 
 def is_ahead(log: Changelog, checkpoint: Checkpoint) -> bool:
-    """Whether a projection has seen what this log does not hold: an earlier state of the log was restored."""
-    if checkpoint.position == 0:
+    """Whether a projection has seen what this log does not hold, or not there: another log stands in its place.
+
+    By their chains, equal heads are equal events; and when the last of them stands at the checkpoint's position, there
+    are no others before it. Nothing is read where the projection is in step.
+    """
+    heads = dict(checkpoint.heads)
+    if log.heads() == heads:
         return False
-    if checkpoint.position > log.end():
-        return True
-    last = log.at([checkpoint.position])
-    return not last or checkpoint.heads.get(last[0].replica) != Head(last[0].seq, last[0].hash)
+    newest = log.at(sorted(log.positions([(replica, head.seq) for replica, head in heads.items()])))
+    found = {event.replica: Head(event.seq, event.hash) for event in newest}
+    return found != heads or max((event.position for event in newest), default=0) != checkpoint.position
 
 
 def catch_up(log: Changelog, tables: Tables, limit: int = REPLAY_BATCH) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -79,6 +79,11 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     neutralise: bool = True
     meta: dict[str, str] = {}
     priority: str = "normal"
+
+
+Apart = Mapping[str, Sequence[Field]]
+NOWHERE: Apart = {}
+"""Of a collection on which all replicas agree."""
 
 
 def parse_field(spec: object) -> Field:
@@ -177,8 +182,11 @@ def meta_field(text: str) -> str | None:
     return text[1:-1] if text.startswith("{") and text.endswith("}") else None
 
 
-def evolve(old: Collection | None, new: Collection) -> Collection:
+def evolve(old: Collection | None, new: Collection, apart: Apart = NOWHERE) -> Collection:
     """What the definition is after `new` has been defined over `old`. Fields that `new` leaves out stay.
+
+    A field that replicas defined apart (`apart`) stays as it is merged when it is asked for as one of them defined it,
+    so that an application that defines at each start what it always did can start.
 
     Raises `DefinitionRefused` when stored values would change their meaning or could break a new rule.
     """
@@ -197,12 +205,19 @@ def evolve(old: Collection | None, new: Collection) -> Collection:
         if before is None:
             if not field.null and field.default is None:
                 raise refuse(f"a new field must allow null or have a default: {name!r} does neither")
+        elif _is_side(field, before, apart.get(name, ())):
+            continue
         elif before.type != field.type:
             raise refuse(f"field {name!r} has type {before.type} and cannot become {field.type}")
         elif before.null and not field.null:
             raise refuse(f"field {name!r} may be null in existing records")
         fields[name] = field
     return check(msgspec.structs.replace(new, fields=fields))
+
+
+def _is_side(field: Field, merged: Field, sides: Sequence[Field]) -> bool:
+    """Whether a field is asked for as one of the replicas defined it that disagree."""
+    return field in sides or (field.type != merged.type and any(field.type == side.type for side in sides))
 
 
 def to_data(collection: Collection) -> dict[str, Any]:
@@ -316,10 +331,14 @@ def _from_table(name: str, table: Any) -> Collection:
 
 
 class Schema:
-    """A collection compiled for use: checks, conversions and the folder of a record."""
+    """A collection compiled for use: checks, conversions and the folder of a record.
 
-    def __init__(self, collection: Collection) -> None:
+    `apart` holds, of each field that replicas define otherwise, how they do.
+    """
+
+    def __init__(self, collection: Collection, apart: Apart = NOWHERE) -> None:
         self.collection = check(collection)
+        self.apart = apart
         self.name = collection.name
         self.columns = tuple(collection.fields)
         self.template = Template.parse(collection.folder)

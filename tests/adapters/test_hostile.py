@@ -185,6 +185,37 @@ async def test_a_collection_of_merged_types_may_be_defined_again_as_it_is(tmp_pa
         await sound(one, two)
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (Field("int", null=True), Field("str", null=True)),
+        (Field("str", null=True), Field("str", required=True)),
+        (Field("str", null=True, pattern="x"), Field("str", null=True, default="x")),
+    ],
+)
+async def test_applications_that_define_a_field_otherwise_start_again_and_write_nothing(
+    tmp_path: Path, mine: Field, theirs: Field
+) -> None:
+    async with both(tmp_path) as (one, two):
+        ways = {
+            one: notes(fields={"id": Field("str"), "a": mine}),
+            two: notes(fields={"id": Field("str"), "a": theirs}),
+        }
+        for engine, collection in ways.items():
+            await engine.define(collection)
+        await one.sync(two)
+        merged = one.schemas["notes"].collection.fields["a"]
+        positions = [one.position, two.position]
+        for engine in (one, two, one):
+            for collection in ways.values():
+                assert await engine.define(collection) == []
+            assert engine.schemas["notes"].collection.fields["a"] == merged
+        assert [one.position, two.position] == positions
+        with pytest.raises(DefinitionRefused):
+            await one.define(notes(fields={"id": Field("str"), "a": Field("bool", null=True)}))
+        await sound(one, two)
+
+
 async def test_data_that_is_nested_too_deep_is_refused(tmp_path: Path) -> None:
     deep: Any = 1
     for _ in range(300):

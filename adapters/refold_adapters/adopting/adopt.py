@@ -183,8 +183,8 @@ class _Adoption:
         collection = self.described.collection
         meta = {"reason": reason} if reason is not None else {}
         known = engine.schemas.get(collection.name)
-        wanted = to_data(evolve(known.collection if known is not None else None, collection))
-        define = Request(Operation.DEFINE, collection.name, "", wanted, actor, meta, at=self.oldest)
+        wanted = evolve(known.collection, collection, known.apart) if known is not None else evolve(None, collection)
+        define = Request(Operation.DEFINE, collection.name, "", to_data(wanted), actor, meta, at=self.oldest)
         await engine.submit([define])
         pages = scratch.in_time(_PAGE)
         while page := await asyncio.to_thread(next, pages, None):

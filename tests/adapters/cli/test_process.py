@@ -6,7 +6,9 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,18 @@ asyncio.run(hold())
 def environment(**more: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {**kept, "PYTHONPATH": f"{ROOT / 'engine'}:{ROOT / 'adapters'}", **more}
+
+
+@contextmanager
+def bounded(process: "subprocess.Popen[str]", seconds: float = 60) -> Iterator["subprocess.Popen[str]"]:
+    """The process, which is killed when it is not done in time: whoever reads from it then finds the end."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        with process:
+            yield process
+    finally:
+        timer.cancel()
 
 
 def refold(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
@@ -53,8 +67,8 @@ def held(archive: Path) -> Iterator[Path]:
         [sys.executable, "-c", HOLD, str(archive)],
         env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
-    with holder:
+    with bounded(holder):
+        assert holder.stdin and holder.stdout and holder.stdout.readline() == "held\n"
         yield archive
         holder.stdin.close()
     assert holder.returncode == 0
@@ -83,8 +97,10 @@ def test_a_reader_that_stops_reading_is_no_failure(tmp_path: Path) -> None:
     refold("init", cwd=tmp_path)
     assert refold("import", "many", "many.csv", "--key", "key", cwd=tmp_path).returncode == 0
     for command in (["ls", "many"], ["log", "--json"], ["export", "many", "--format", "csv"]):
-        with subprocess.Popen(
-            [*REFOLD, *command], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        with bounded(
+            subprocess.Popen(
+                [*REFOLD, *command], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
         ) as process:
             assert process.stdout and process.stderr
             assert process.stdout.readline() != ""
@@ -94,10 +110,10 @@ def test_a_reader_that_stops_reading_is_no_failure(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_follower_with_130(archive: Path) -> None:
-    with subprocess.Popen(
+    with bounded(subprocess.Popen(
         [*REFOLD, "log", "--follow", "--json"],
         cwd=archive, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    )) as process:  # fmt: skip
         assert process.stdout and process.stderr
         seen = [json.loads(process.stdout.readline())["position"] for _ in range(4)]
         assert refold("patch", "airports", "EDDF", "elevation=365", cwd=archive).returncode == 0
@@ -110,14 +126,14 @@ def test_ctrl_c_ends_a_follower_with_130(archive: Path) -> None:
 def test_ctrl_c_leaves_an_import_whole_batches(archive: Path) -> None:
     rows = "".join(f"K{number},x\n" for number in range(20_000))
     (archive / "many.csv").write_text("icao,name,country,subd\n" + rows.replace(",x", ",x,,"), encoding="utf-8")
-    with subprocess.Popen(
+    with bounded(subprocess.Popen(
         [*REFOLD, "import", "airports", "many.csv", "--batch-size", "2"],
         cwd=archive, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        with subprocess.Popen(
+    )) as process:  # fmt: skip
+        with bounded(subprocess.Popen(
             [*REFOLD, "log", "--follow", "--after", "4", "--json"],
             cwd=archive, env=environment(), stdout=subprocess.PIPE, text=True,
-        ) as follower:  # fmt: skip
+        )) as follower:  # fmt: skip
             assert follower.stdout
             assert json.loads(follower.stdout.readline())["key"] == "K0"
             follower.terminate()
@@ -133,10 +149,10 @@ def test_ctrl_c_leaves_an_import_whole_batches(archive: Path) -> None:
 def test_a_pipe_is_a_file_too(archive: Path) -> None:
     pipe = archive / "pipe.csv"
     os.mkfifo(pipe)
-    with subprocess.Popen(
+    with bounded(subprocess.Popen(
         [*REFOLD, "import", "fresh", "pipe.csv", "--key", "icao", "--json"],
         cwd=archive, env=environment(), stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    )) as process:  # fmt: skip
         pipe.write_text(AIRPORTS, encoding="utf-8")
         assert process.stdout
         assert json.loads(process.stdout.read())["created"] == 3
