@@ -344,9 +344,10 @@ class FileStore:
 
 
 @asynccontextmanager
-async def open_peer(url: str, *, replica: str, **options: Any) -> AsyncIterator[EngineSide]:  # noqa: ARG001 - a port
+async def open_peer(url: str, **options: Any) -> AsyncIterator[EngineSide]:
     """Another archive on this machine as a peer; it is opened for writing for as long as the session lasts."""
-    async with refold.open(url, create=False, **options) as engine:
+    meant = {name: value for name, value in options.items() if name not in ("replica", "asker", "max_skew")}
+    async with refold.open(url, create=False, **meant) as engine:
         yield engine.side()
 
 

@@ -269,7 +269,8 @@ class Engine(Reader):
         if isinstance(peer, Engine):
             return await between(side, peer.side(), max_skew=max_skew, tell=progress)
         if isinstance(peer, str | PathLike):
-            async with open_peer(fspath(peer), replica=self.replica, **options) as other:
+            asked = {"replica": self.replica, "asker": side, "max_skew": max_skew, **options}
+            async with open_peer(fspath(peer), **asked) as other:
                 return await between(side, other, max_skew=max_skew, tell=progress)
         return await Conversation(side, peer, max_skew=max_skew, tell=progress).run()
 

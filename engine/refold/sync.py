@@ -262,7 +262,10 @@ class OpenPeer(Protocol):
     """What an entry point of the group `refold.peers` is: it opens the other side at a URL of its scheme."""
 
     def __call__(self, url: str, **options: Any) -> AbstractAsyncContextManager[Side]:
-        """The other side, for as long as the context lasts."""
+        """The other side, for as long as the context lasts.
+
+        Among the options are always `replica` and `asker`, the id and the `Side` of who syncs, and its `max_skew`.
+        """
 
 
 @asynccontextmanager

@@ -176,7 +176,12 @@ def _open(path: Path) -> Segment | SegmentRefused:
 
 
 def read(segment: Segment) -> list[bytes]:
-    """The events of a segment. Raises `SegmentRefused` and `StorageFailed`."""
+    """The bytes of the events of a segment. Raises `SegmentRefused` and `StorageFailed`."""
+    return [body for _, body in read_events(segment)]
+
+
+def read_events(segment: Segment) -> list[tuple[Event, bytes]]:
+    """The events of a segment, with their bytes. Raises `SegmentRefused` and `StorageFailed`."""
     path = segment.path
     try:
         data = path.read_bytes()
@@ -184,8 +189,7 @@ def read(segment: Segment) -> list[bytes]:
         raise StorageFailed(str(path), "reading a segment", str(error)) from error
     if sha256(data).hexdigest()[:32] != path.stem.partition("-")[2]:
         raise SegmentRefused(str(path), "its bytes are not those that its name stands for")
-    bodies: list[bytes] = []
-    ends: dict[str, int] = {}
+    found: list[tuple[Event, bytes]] = []
     check = Intake(str(path), MAX_MILLIS, 0)
     at = segment.start
     try:
@@ -193,14 +197,13 @@ def read(segment: Segment) -> list[bytes]:
             end = at + HEADER + payload_size(data[at : at + HEADER])
             message = from_frame(data[at:end])
             part = message.bodies if isinstance(message, Events) else []
-            ends.update((event.replica, event.seq) for event in map(check.event, part))
-            bodies += part
+            found += zip(map(check.event, part), part, strict=True)
             at = end
     except RefoldError as error:
         raise SegmentRefused(str(path), str(error)) from None
-    if ends != segment.header.vector:
+    if {event.replica: event.seq for event, _ in found} != segment.header.vector:
         raise SegmentRefused(str(path), "its events are not those that its header names")
-    return bodies
+    return found
 
 
 def plan(segments: Iterable[Segment], have: Mapping[str, int]) -> tuple[list[Segment], list[Segment], dict[str, int]]:

@@ -10,16 +10,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 import refold
 from refold import Collection, Engine, Field
 from refold.errors import EventsMissing, StorageFailed
-from refold.events import canonical
-from refold.testing import Scribe
+from refold.events import Event, canonical
+from refold.session import ClockAhead
+from refold.testing import START, Scribe, Ticks
 from refold_adapters.share import SegmentRefused, plan
 from refold_adapters.share import side as share_side
-from refold_adapters.share.segments import Segment, read, scan, write
+from refold_adapters.share.segments import Segment, read, read_events, scan, write
 
 pytestmark = pytest.mark.anyio
 
@@ -161,6 +163,85 @@ async def test_what_is_no_share_is_refused(tmp_path: Path) -> None:
         (tmp_path / "share/a/notes (1).segment").write_text("not ours")
         (tmp_path / "share/linked").symlink_to(tmp_path / "a")
         assert (await a.sync(url(tmp_path))).sent == 1
+
+
+async def test_a_segment_ahead_of_the_clock_is_passed_over_with_what_needs_it_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "share").mkdir()
+    monkeypatch.setattr(share_side, "SEGMENT_EVENTS", 1)
+    async with (
+        refold.open(tmp_path / "a", replica="a", clock=Ticks()) as a,
+        refold.open(tmp_path / "fast", replica="fast", clock=Ticks(START + 3_600_000)) as fast,
+        refold.open(tmp_path / "c", replica="c", clock=Ticks()) as c,
+    ):
+        await a.define(NOTES)
+        await fast.sync(a, max_skew=1 << 40)
+        for engine, key in ((a, "1"), (fast, "2"), (fast, "3")):
+            await engine.put("notes", {"id": key})
+            await engine.sync(url(tmp_path), max_skew=1 << 40)
+        victim = next(path for path in files(tmp_path) if path.parent.name == "fast")
+        with pytest.raises(ClockAhead, match=victim.name):
+            await c.sync(url(tmp_path))
+        assert [record.key async for record in c.find("notes")] == ["1"]
+        await c.put("notes", {"id": "4"})
+        with pytest.raises(ClockAhead, match=victim.name):
+            await c.sync(url(tmp_path))
+        assert any(path.parent.name == "c" for path in files(tmp_path))
+        await c.sync(url(tmp_path), max_skew=1 << 40)
+        assert [record.key async for record in c.find("notes")] == ["1", "2", "3", "4"]
+        assert (await c.verify()).ok
+
+
+async def test_of_a_share_that_is_known_the_headers_are_read_and_some_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counted(segment: Segment) -> list[tuple[Event, bytes]]:
+        opened.append(segment.path.name)
+        return read_events(segment)
+
+    monkeypatch.setattr(share_side, "SEGMENT_EVENTS", 1)
+    monkeypatch.setattr(share_side, "SAMPLE_SEGMENTS", 3)
+    monkeypatch.setattr(share_side, "read_events", counted)
+    async with archives(tmp_path, "a", "b") as (a, b):
+        for n in range(30):
+            await a.put("notes", {"id": str(n)})
+        await a.sync(url(tmp_path))
+        await b.sync(url(tmp_path))
+        assert len(set(opened)) == len(opened) == len(files(tmp_path)), "what is lacking is read, and read once"
+        seen: set[str] = set()
+        for _ in range(11):
+            opened.clear()
+            assert (await b.sync(url(tmp_path))).received == 0
+            assert len(opened) == 3
+            seen |= set(opened)
+            for _ in range(3):
+                await b.put("notes", {"id": "b", "a": str(b.position)})
+            await a.sync(b)
+        assert len(seen) > 12, "other files at each turn"
+        await a.put("notes", {"id": "new"})
+        await a.sync(url(tmp_path))
+        opened.clear()
+        assert (await b.sync(url(tmp_path))).received == 1
+        assert len(opened) == 4
+
+
+async def test_a_header_that_lies_of_what_the_reader_has_is_found_though_the_file_is_no_part_of_the_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share_side, "SAMPLE_SEGMENTS", 0)
+    async with archives(tmp_path, "a", "b") as (a, b):
+        await a.sync(url(tmp_path))
+        await a.put("notes", {"id": "1"})
+        liar = Scribe("a").write("notes", "9", {"id": "9"})
+        told = [msgspec.structs.replace(liar, seq=2, batch=2)]
+        await asyncio.to_thread(write, tmp_path / "share/evil", 1, told, [b"not its bytes"])
+        with pytest.raises(SegmentRefused, match="evil"):
+            await a.sync(url(tmp_path))
+        await b.sync(url(tmp_path))
+        assert await b.get("notes", "1") is not None, "what the liar claimed was written all the same"
 
 
 async def test_a_fork_on_the_share_is_refused(tmp_path: Path) -> None:
