@@ -179,7 +179,7 @@ def test_status_and_digest_have_the_documented_keys(airports: Refold) -> None:
         ("folders", 4, "current"),
     ]
     digest = airports("digest", "--json").json
-    assert set(digest) == {"digest", "position", "vector"}
+    assert set(digest) == {"digest", "position", "vector", "heads"}
     assert airports("digest").out == digest["digest"] + "\n"
 
 
