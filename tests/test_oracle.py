@@ -60,7 +60,7 @@ async def test_another_winner_is_found(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.anyio
 async def test_a_conflict_that_is_passed_over_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("refold.conflict_list.live_entries", lambda record, state: [])
+    monkeypatch.setattr("refold.conflict_list._entries", lambda record, found: [])
     complaints = (await outcome(tmp_path, "one")).complaints
     assert any("not listed" in complaint for complaint in complaints)
 

@@ -310,9 +310,12 @@ class FileStore:
                     await asyncio.to_thread(os.rmdir, place)
 
     def _behind(self, check: TablesCheck, log: Changelog, _tables: Tables) -> list[Finding]:
-        """Whether the tables lack what the log has, while there is nobody who is about to write it there."""
+        """Whether the tables lack what the log has, while there is nobody who is about to write it there.
+
+        Whoever writes the archive keeps the two in step, and goes on writing while this is asked.
+        """
         end = log.end()
-        if check.position >= end or (self.readonly and self._lock.may_be_held()):
+        if check.position >= end or not self.readonly or self._lock.may_be_held():
             return []
         detail = f"they stand at position {check.position}, the log at {end}"
         return [Finding("tables-behind", detail, position=check.position, file=self._tables_path.name)]

@@ -501,7 +501,7 @@ async def test_verify_names_what_was_changed_in_the_log(tmp_path: Path) -> None:
     async with archive(tmp_path, readonly=True) as engine:
         report = await engine.verify()
         assert not report.ok
-        assert (report.findings[0].kind, report.findings[0].position) == ("log-chain", 4)
+        assert (report.findings[0].kind, report.findings[0].position) == ("log-rot", 3)
 
 
 async def test_verify_beside_writers_finds_nothing(tmp_path: Path) -> None:
