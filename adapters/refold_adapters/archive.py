@@ -36,11 +36,12 @@ from refold.sync_side import EngineSide
 from refold.verdict import Finding
 
 from .capture.mirror_table import MirrorTable
+from .durable import make_directory, sync_directory
 from .folders import INDEX, FolderReplicas, ReadTables
 from .lock import Lock
 from .log_check import check_database, torn
 from .settings import MirrorSetting, Settings, load_mirrors, load_settings
-from .sqlite_connection import SqliteThread
+from .sqlite_connection import SqliteThread, failures
 from .sqlite_log import SqliteLog
 from .sqlite_tables import SqliteTables
 from .tables_check import TablesCheck
@@ -65,9 +66,15 @@ async def _end(thread: SqliteThread, parts: Sequence[SqliteLog | SqliteTables]) 
 
 
 def remove_database(path: Path) -> None:
-    """Deletes a SQLite database with what SQLite keeps beside it."""
-    for suffix in _SIDE_FILES:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    """Deletes a SQLite database with what SQLite keeps beside it. Raises `StorageFailed`."""
+    with failures(path, "deleting the database"):
+        for suffix in _SIDE_FILES:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def restored_beside(log: Path) -> Path:
+    """Where a log grows that is to replace this one in place."""
+    return log.with_name(f"{log.stem}.restore.db")
 
 
 def is_damage(error: StorageFailed) -> bool:
@@ -121,7 +128,7 @@ class FileStore:
         if replica is not None and not _REPLICA.fullmatch(replica):
             raise SettingsInvalid("replica", f"{replica!r} is not 1 to 64 letters, digits, dots, _ or -")
         self._lock.acquire(clock())
-        for left in (self._rebuilt_path, self._verified_path):
+        for left in (self._rebuilt_path, self._verified_path, restored_beside(self._log_path)):
             remove_database(left)
         exists = self._log_path.exists()
         if unfinished := torn(self._wal):
@@ -268,9 +275,11 @@ class FileStore:
         tables.close()
         if self._tables is not None:
             self._tables.close()
-        for suffix in _SIDE_FILES[1:]:
-            self._tables_path.with_name(self._tables_path.name + suffix).unlink(missing_ok=True)
-        beside.replace(self._tables_path)
+        with failures(self._tables_path, "exchanging the tables"):
+            for suffix in _SIDE_FILES[1:]:
+                self._tables_path.with_name(self._tables_path.name + suffix).unlink(missing_ok=True)
+            sync_directory(self.root)  # or the old tables' WAL could come back beside the new ones
+            beside.replace(self._tables_path)
         self._tables = SqliteTables(self._tables_path, log.at, log.bodies_at)
 
     async def verify_log(self) -> list[Finding]:
@@ -374,10 +383,8 @@ def _prepare(root: Path, *, create: bool, folders: bool | None) -> Settings:
         if not create:
             raise ArchiveMissing(str(root))
         _refuse_remains(root, settings)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageFailed(str(root), "creating the archive", str(error)) from error
+        with failures(root, "creating the archive"):
+            make_directory(root)
     if folders is not None:
         settings = Settings(settings.changelog, settings.tables, folders)
     return settings

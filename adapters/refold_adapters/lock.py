@@ -68,7 +68,7 @@ class Lock:
     def _refusal(self, text: bytes) -> Locked:
         try:
             holder = msgspec.json.decode(text, type=Holder)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             holder = Holder(0, "unknown", "unknown")
         return Locked(str(self.path), holder.pid, holder.host, holder.since)
 

@@ -12,6 +12,7 @@ may be defined in the same file, for `refold define`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ from refold.errors import SettingsInvalid, StorageFailed
 T = TypeVar("T")
 
 FILE = "refold.toml"
+_NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,49}\.db")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,8 +37,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         for name in (self.changelog, self.tables):
-            if not name.endswith(".db") or "/" in name or "\\" in name or name.startswith("."):
-                raise ValueError(f"{name!r} must be a plain file name that ends in .db")
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} must be a plain file name of at most 53 characters that ends in .db")
         if len({self.changelog.casefold(), self.tables.casefold(), "folders.db"}) < 3:
             raise ValueError("changelog, tables and folders.db must be three different files")
 
@@ -77,5 +79,5 @@ def _load(root: Path, read: Callable[[dict[str, Any]], T]) -> T:
         return read(tomllib.loads(text))
     except OSError as error:
         raise StorageFailed(str(path), "reading the settings", str(error)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SettingsInvalid(str(path), str(error)) from error

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
@@ -61,8 +62,8 @@ class SqliteLog:
             ).fetchone()
             for number in self._ids.values()
         ]
-        events = [stored_event(*row) for row in newest if row is not None]
-        self._heads = {event.replica: Head(event.seq, event.hash) for event in events}
+        events = [(stored_event(*row), sha256(row[1]).digest()) for row in newest if row is not None]
+        self._heads = {event.replica: Head(event.seq, digest) for event, digest in events}
 
     def append(self, events: Sequence[Event], bodies: Sequence[bytes], hashes: Sequence[bytes]) -> int:
         """See `Changelog.append`."""
@@ -130,7 +131,7 @@ class SqliteLog:
         row = self._connection.execute(
             "SELECT position, body FROM events WHERE replica = ? AND seq = ?", (self._ids.get(replica, 0), seq)
         ).fetchone()
-        return stored_event(*row).hash if row is not None else b""
+        return sha256(row[1]).digest() if row is not None else b""
 
     def _insert(self, first: int, events: Sequence[Event], bodies: Sequence[bytes], heads: dict[str, Head]) -> None:
         execute = self._connection.execute

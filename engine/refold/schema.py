@@ -309,7 +309,7 @@ def from_toml(text: str) -> list[Collection]:
     """The collections that a TOML document defines under `[collections.NAME]`. Raises `DefinitionRefused`."""
     try:
         tables = tomllib.loads(text).get("collections", {})
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DefinitionRefused("", f"not TOML: {error}") from None
     if not isinstance(tables, dict) or not tables:
         raise DefinitionRefused("", "the document defines no [collections.NAME]")

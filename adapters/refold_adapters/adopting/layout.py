@@ -97,7 +97,7 @@ def describe(text: str, where: str) -> Described:
     try:
         layout = msgspec.convert(tomllib.loads(text).get("layout", {}), Layout)
         zone = ZoneInfo(layout.timezone)
-    except (ValueError, ZoneInfoNotFoundError, OSError) as error:
+    except (ValueError, ZoneInfoNotFoundError, OSError, RecursionError) as error:
         raise SettingsInvalid(where, f"[layout]: {error}") from error
     found = [collection for collection in from_toml(text) if collection.name == layout.collection]
     if not found:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from refold.errors import StorageFailed
+from refold_adapters.durable import make_directory, sync_directory
 from refold_adapters.lock import Lock
 
 HISTORY = "history.json"
@@ -62,15 +63,6 @@ class stored:  # noqa: N801 - reads as the statement it is: with stored(path, "w
             raise StorageFailed(str(self._path), self._operation, str(error)) from error
 
 
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextmanager
 def owned(directory: Path, now: int) -> Iterator[None]:
     """The directory, made if need be, while no other process writes into it, without what dead ones left there.
@@ -78,7 +70,7 @@ def owned(directory: Path, now: int) -> Iterator[None]:
     Raises `Locked`, `StorageFailed`.
     """
     with stored(directory, "making the directory of backups"):
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
     lock = Lock(directory / _LOCK)
     lock.acquire(now)
     try:

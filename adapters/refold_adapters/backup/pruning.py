@@ -6,8 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from refold_adapters.durable import sync_directory
+
 from .history import Known, read_history, write_history
-from .places import owned, stored, sync_directory
+from .places import owned, stored
 from .reading import AskSecret
 from .retention import Candidate, Policy, decide
 from .stopping import Tell

@@ -62,7 +62,7 @@ class Settled(msgspec.Struct):
             return CliSettings()
         except OSError as error:
             raise StorageFailed(str(path), "reading the settings", str(error)) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsInvalid(str(path), str(error)) from error
 
     def actor(self, stated: str | None) -> str:

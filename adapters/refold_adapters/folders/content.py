@@ -244,7 +244,7 @@ def read_meta(text: bytes | None) -> Meta | None:
         return None
     try:
         meta = _decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return meta if (meta.format or meta.schema_version) == SCHEMA_VERSION else None
 

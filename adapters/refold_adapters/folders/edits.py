@@ -3,7 +3,8 @@
 A data file is an edit when it has another hash than every writing of it that is known: the one in the index, the one in
 meta.json, and, after a crash, the one that was about to be published. Before such a file is replaced or removed it gets
 the name `data.csv.edited-HASH8`, byte for byte, and the meta.json that says what it was made of is kept beside it under
-`meta.json.edited-HASH8`; so it can still be adopted as an edit of what its author had seen.
+`meta.json.edited-HASH8`; so it can still be adopted as an edit of what its author had seen. An empty file is none:
+a full disk or a power cut leaves such files, and there is nothing in them to lose.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .disk import EDITED, TEMPORARY, Disk
 from .index import Folder, Index
 
 _PAGE = 500
+_EMPTY = sha256().digest()
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -91,7 +93,7 @@ class Sparing:
         told: dict[str, bytes] | None = None
         for name in chosen:
             found = hash_of(self._disk, place, name)
-            if found is None or found in hashes:
+            if found is None or found == _EMPTY or found in hashes:
                 continue
             told = told if told is not None else _meta_hashes(self._disk, place, META)
             if told.get(name) == found or (name not in told and not hashes and not unknown):

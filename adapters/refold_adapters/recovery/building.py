@@ -25,6 +25,7 @@ from refold.fold import format_digest
 from refold.opening import system_clock
 from refold.ports import Changelog, Clock
 from refold.progress import uninterrupted
+from refold_adapters.durable import copy_file, make_directory, sync_directory
 from refold_adapters.settings import FILE, load_settings
 from refold_adapters.sqlite_log import SqliteLog
 
@@ -63,6 +64,14 @@ def discard(place: Path) -> None:
         shutil.rmtree(place)
 
 
+def _give_up(place: Path, error: BaseException) -> None:
+    """Discards what was begun; where the disk refuses that too, the error that was first says so."""
+    try:
+        discard(place)
+    except OSError as refusal:
+        error.add_note(f"{place} could not be removed either ({refusal}); the next attempt does it")
+
+
 def with_failures(path: str, work: Callable[[], None]) -> None:
     """Runs work, and turns what the operating system raises into `StorageFailed`."""
     try:
@@ -82,23 +91,14 @@ def _prepare(making: Making, fill: Fill) -> None:
     if is_taken(target):
         raise ArchiveExists(str(target))
     discard(place)
-    place.mkdir(parents=True)
+    make_directory(place)
     if making.settings is not None and (making.settings / FILE).is_file():
-        shutil.copyfile(making.settings / FILE, place / FILE)
+        copy_file(making.settings / FILE, place / FILE)
     log = SqliteLog(place / load_settings(place).changelog, owner=making.replica)
     try:
         fill(log)
     finally:
         log.close()
-
-
-def sync_directory(path: Path) -> None:
-    """Makes the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _publish(target: Path) -> None:
@@ -182,8 +182,8 @@ async def build(
         if report.ok:
             write = partial(write_receipt, place, report, making.clock())
             await asyncio.to_thread(with_failures, str(target), write)
-    except BaseException:
-        await uninterrupted(asyncio.to_thread(discard, place))
+    except BaseException as error:
+        await uninterrupted(asyncio.to_thread(_give_up, place, error))
         raise
     if report.ok:
         await asyncio.to_thread(with_failures, str(target), lambda: _publish(target))

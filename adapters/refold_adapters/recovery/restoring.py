@@ -7,6 +7,7 @@ place, nothing that could not be made again is deleted: a log that is replaced i
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import tempfile
 import time
@@ -20,10 +21,12 @@ from refold.moment import Moment, cut, tags_in
 from refold.opening import random_id, system_clock
 from refold.ports import Changelog, Clock
 from refold.verify import Finding
-from refold_adapters.archive import remove_database
+from refold_adapters.archive import remove_database, restored_beside
+from refold_adapters.durable import sync_directory
 from refold_adapters.folders import INDEX, rebuild_log
 from refold_adapters.lock import Lock
 from refold_adapters.settings import load_settings
+from refold_adapters.sqlite_connection import close, connect
 from refold_adapters.sqlite_log import SqliteLog
 
 from .building import Making, bring_up, build, measure, with_failures
@@ -31,6 +34,7 @@ from .copying import Tell, append_all, events_of
 from .receipt import Receipt
 from .report import RestoreReport
 
+_logger = logging.getLogger("refold.recovery")
 _KEPT = ".before-restore"
 _SIDES = ("", "-wal", "-shm", "-journal")
 
@@ -90,7 +94,7 @@ class Restoring:
 
     def replace_log(self) -> None:
         """Puts a log rebuilt from the folders in the old one's place, and the old one aside."""
-        path = self.log.with_name(f"{self.log.stem}.restore.db")
+        path = restored_beside(self.log)
         remove_database(path)
         try:
             new = SqliteLog(path, owner=self.replica)
@@ -99,13 +103,20 @@ class Restoring:
             finally:
                 new.close()
             self._put_aside()
+            sync_directory(self.source)  # or the old log's WAL could come back beside the new one
             path.replace(self.log)
+            sync_directory(self.source)
         finally:
             remove_database(path)
         self.drop_derived()
 
     def _put_aside(self) -> None:
-        """The old database under a new name; the name stays taken until the new one is renamed over it."""
+        """The old database under a new name; the name stays taken until the new one is renamed over it.
+
+        What its WAL holds is brought into it before, so that who dies in between, or has to stop, leaves a whole log.
+        Where SQLite cannot do that, the name is given up first: what is left then is no log, and not one that lacks
+        its last events.
+        """
         if not any(self.log.with_name(self.log.name + side).exists() for side in _SIDES):
             return
         number, kept = 1, self.log.with_name(self.log.name + _KEPT)
@@ -113,12 +124,24 @@ class Restoring:
             number += 1
             kept = self.log.with_name(f"{self.log.name}{_KEPT}-{number}")
         if self.log.exists():
-            os.link(self.log, kept)
+            if self._settle():
+                os.link(self.log, kept)
+            else:
+                self.log.rename(kept)
         for side in _SIDES[1:]:
             old = self.log.with_name(self.log.name + side)
             if old.exists():
                 old.rename(kept.with_name(kept.name + side))
         self.report.kept = str(kept)
+
+    def _settle(self) -> bool:
+        """Whether the old log's WAL is in its database now."""
+        try:
+            close(connect(self.log), self.log)
+        except StorageFailed as error:
+            _logger.warning("%s is put aside with its WAL: %s", self.log, error)
+            return False
+        return True
 
     def drop_derived(self) -> None:
         """Deletes what is folded from the log again."""

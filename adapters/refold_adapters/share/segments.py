@@ -29,6 +29,7 @@ from refold.frames import HEADER, Events, from_frame, payload_size
 from refold.intake import Intake
 from refold.sync import frames_of
 from refold.vector import includes
+from refold_adapters.durable import make_directory, sync_directory
 
 MAGIC = b"refold segment 1\n"
 HEADER_LIMIT = 1 << 20
@@ -102,26 +103,18 @@ def write(folder: Path, number: int, events: Sequence[Event], bodies: Sequence[b
     path = folder / f"{number:08}-{sha256(data).hexdigest()[:32]}.segment"
     beside = folder / f".{path.name}.partial"
     try:
-        folder.mkdir(exist_ok=True)
+        make_directory(folder)
         with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-        _sync_folder(folder)
+        sync_directory(folder)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
         raise StorageFailed(str(path), "writing a segment", str(error)) from error
     return Segment(path, header, len(MAGIC) + 4 + len(told))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def last_number(folder: Path) -> int:
