@@ -72,7 +72,7 @@ PLANTED = {
     "log_synced_later": ("acknowledged and lost", "power --cases put --crashes 8 --match :0.0:"),
     "folders_never_synced": ("folder-altered", "power --cases put --crashes 12 --match :0.0:"),
     "folders_checkpoint_first": ("folder", "power --cases put --crashes 24"),
-    "renamed_before_durable": ("tell no more", "power --cases put --crashes 120 --match free:0.[58]"),
+    "renamed_before_durable": ("tell no more", "power --cases put --crashes 300 --match free:0.5"),
     "directories_not_durable": ("is not there", "power --cases create --crashes 30 --match free:0.0:"),
     "published_without_sync": ("is not there", "power --cases restore --crashes 6 --match :0.0:"),
     "segments_not_synced": ("not on the share", "power --cases share --crashes 6 --match :0.0:"),
