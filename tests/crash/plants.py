@@ -25,13 +25,10 @@ from .points import WatchedConnection
 class TearingConnection(WatchedConnection):
     """Commits the log after every statement that adds to it, so a batch can be there in part."""
 
-    def executemany(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
-        """See `sqlite3.Connection.executemany`."""
-        if self.database != "changelog":
-            return super().executemany(sql, *parameters)
-        cursor = self.cursor()
-        for row in parameters[0]:
-            cursor = self.execute(sql, row)
+    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+        """See `sqlite3.Connection.execute`."""
+        cursor = super().execute(sql, *parameters)
+        if self.database == "changelog" and sql.startswith("INSERT INTO events"):
             super().execute("COMMIT")
             super().execute("BEGIN IMMEDIATE")
         return cursor
