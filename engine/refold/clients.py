@@ -16,7 +16,7 @@ import msgspec
 from .attendance import Refusal
 from .batch import Wording, delete_request, patch_request, put_request, schema_for
 from .conflict_list import disputes_of
-from .decide import Answered, Apart, Repeat, Request, version_token
+from .decide import Answered, Pushed, Repeat, Request, version_token
 from .errors import RefoldError, ValueRefused, VersionMismatch
 from .events import Event
 from .fold import State
@@ -89,7 +89,9 @@ def _seen(change: Change) -> Mapping[str, int] | int | None:
 def request_of(schemas: Mapping[str, Schema], change: Change, wording: Wording, *, strict: bool) -> Request:
     """What a change asks of the writer. Raises what refuses it before it is tried."""
     schema = schema_for(schemas, change.collection)
-    words = msgspec.structs.replace(wording, request_id=change.request_id)
+    words = wording
+    if change.request_id is not None:
+        words = msgspec.structs.replace(wording, request_id=change.request_id)
     match change.operation:
         case "create":
             values = {**change.values, schema.collection.key: change.key}
@@ -101,6 +103,8 @@ def request_of(schemas: Mapping[str, Schema], change: Change, wording: Wording, 
         case _:
             raise ValueRefused(change.collection, "operation", f"is none of {', '.join(OPERATIONS)}", change.operation)
     seen = _seen(change)
+    if seen is None:
+        return request
     if strict and change.version is not None:
         stated = format_vector(seen) if isinstance(seen, Mapping) else seen
         return msgspec.structs.replace(request, if_version=stated)
@@ -110,26 +114,22 @@ def request_of(schemas: Mapping[str, Schema], change: Change, wording: Wording, 
 async def push(engine: Engine, changes: Sequence[Change], wording: Wording, *, strict: bool) -> PushResult:
     """See `Engine.push`."""
     asked: dict[tuple[str, str], list[tuple[int, Request]]] = {}
-    answers: dict[int, Answer] = {}
+    result = PushResult()
     for index, change in enumerate(changes):
-        blank = Answer(index=index, request_id=change.request_id, collection=change.collection, key=str(change.key))
         try:
             request = request_of(engine.schemas, change, wording, strict=strict)
         except RefoldError as error:
-            answers[index] = msgspec.structs.replace(blank, error=error)
+            blank = Answer(index=index, request_id=change.request_id, collection=change.collection, key=str(change.key))
+            _refuse(result, blank, error)
         else:
-            answers[index] = msgspec.structs.replace(blank, key=request.key)
             asked.setdefault((request.collection, request.key), []).append((index, request))
-    result = PushResult()
     for part in _parts(_parents_first(asked, engine.schemas)):
-        told = await engine.answers(Apart(request for _, request in part))
-        states = await engine.states(list({(request.collection, request.key) for _, request in part}))
-        for (index, request), outcome in zip(part, told, strict=True):
-            state = states.get((request.collection, request.key))
-            answers[index] = _place(result, answers[index], outcome, state)
-    for answer in answers.values():
-        if answer.error is not None:
-            (result.conflicts if isinstance(answer.error, VersionMismatch) else result.failed).append(answer)
+        outcomes, states = await engine.pushed(Pushed(request for _, request in part))
+        for (index, request), outcome, state in zip(part, outcomes, states, strict=True):
+            _place(result, index, request, outcome, state)
+    if len(changes) > 1:
+        for answers in (result.applied, result.merged, result.conflicts, result.failed, result.duplicates):
+            answers.sort(key=lambda answer: answer.index)
     return result
 
 
@@ -190,24 +190,39 @@ def _parts(groups: Sequence[list[tuple[int, Request]]]) -> Iterator[list[tuple[i
         yield part
 
 
-def _place(result: PushResult, answer: Answer, outcome: Answered, state: State | None) -> Answer:
-    """Puts an answer where it belongs, given the state of its record now; one that is refused is kept for later."""
-    if isinstance(outcome, RefoldError):
-        return msgspec.structs.replace(answer, error=outcome)
+def _refuse(result: PushResult, blank: Answer, error: RefoldError) -> None:
+    """Answers a change that is refused."""
+    answer = msgspec.structs.replace(blank, error=error)
+    (result.conflicts if isinstance(error, VersionMismatch) else result.failed).append(answer)
+
+
+def _place(result: PushResult, index: int, request: Request, outcome: Answered, state: State | None) -> None:
+    """Puts the answer to a change where it belongs, given the state that its record was left in."""
     event = outcome.event if isinstance(outcome, Repeat) else outcome
-    answer = msgspec.structs.replace(answer, event=event, version=version_token(state))
+    if isinstance(event, RefoldError):
+        blank = Answer(index=index, request_id=request.request_id, collection=request.collection, key=request.key)
+        _refuse(result, blank, event)
+        return
+    conflicts: list[str] = []
     if isinstance(outcome, Repeat):
-        result.duplicates.append(answer)
+        place = result.duplicates
     elif event is None or state is None:
-        result.applied.append(answer)
-    elif ids := disputes_of(state, event.dot):
-        answer = msgspec.structs.replace(answer, conflicts=ids)
-        result.conflicts.append(answer)
-    elif is_merged(event, state):
-        result.merged.append(answer)
+        place = result.applied
+    elif conflicts := disputes_of(state, event.dot):
+        place = result.conflicts
     else:
-        result.applied.append(answer)
-    return answer
+        place = result.merged if is_merged(event, state) else result.applied
+    place.append(
+        Answer(
+            index=index,
+            request_id=request.request_id,
+            collection=request.collection,
+            key=request.key,
+            event=event,
+            version=version_token(state),
+            conflicts=conflicts,
+        )
+    )
 
 
 def is_merged(event: Event, state: State) -> bool:

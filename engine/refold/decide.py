@@ -85,6 +85,12 @@ class Apart(tuple[Request, ...]):
     __slots__ = ()
 
 
+class Pushed(Apart):
+    """Requests of a client that keeps no log: it is told, with each answer, the state that its record has then."""
+
+    __slots__ = ()
+
+
 class Repeat(NamedTuple):
     """The answer to a request that was written before under its request id: that event."""
 
@@ -116,7 +122,8 @@ class Decision(msgspec.Struct):
     """What is to be written: events with their bytes, the states they leave, and each group's answer.
 
     An answer is the group's events, None for a request that changed nothing, or the error that refused the group; of
-    requests that are `Apart`, errors stand among the events.
+    requests that are `Apart`, errors stand among the events. `left` has, of each group that is `Pushed`, the states
+    that it left its requests' records in.
     """
 
     events: list[Event]
@@ -124,6 +131,7 @@ class Decision(msgspec.Struct):
     hashes: list[bytes]
     states: dict[Record, State]
     answers: list[list[Answered] | Exception]
+    left: list[list[State | None]]
     head: Head
 
 
@@ -189,7 +197,7 @@ class _Decider:
         self.fresh: list[Event] = []
         self.requests = dict(ground.requests)
         self.head = ground.head
-        self.decision = Decision([], [], [], self.states, [], ground.head)
+        self.decision = Decision([], [], [], self.states, [], [], ground.head)
 
     def changes(self, request: Request, state: State | None) -> tuple[Kind, dict[str, Any]] | None:
         """What an event has to say so that the record becomes as asked; None when it is so already."""
@@ -401,6 +409,13 @@ class _Decider:
         self.chain(linked=not apart)
         return answers
 
+    def left(self, requests: Sequence[Request]) -> list[State | None]:
+        """The states in which a group that was pushed left its records."""
+        if not isinstance(requests, Pushed):
+            return []
+        records = [(request.collection, request.key) for request in requests]
+        return [self.states.get(record) or self.ground.states.get(record) for record in records]
+
     def broken(self, *, apart: bool) -> Mapping[Record, Broken]:
         """What the group would break of the rules between records; raised, where it is written whole or not at all."""
         if self.ground.rules is None:
@@ -450,6 +465,8 @@ def decide(groups: Sequence[Sequence[Request]], ground: Ground) -> Decision:
     """The events that answer `groups`, in their order, as one run of the replica's chain."""
     decider = _Decider(ground)
     decision = decider.decision
-    decision.answers = [decider.group(requests) for requests in groups]
+    for requests in groups:
+        decision.answers.append(decider.group(requests))
+        decision.left.append(decider.left(requests))
     decision.head = decider.head
     return decision

@@ -7,7 +7,7 @@ It decides nothing itself and stores nothing itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from os import PathLike, fspath
@@ -22,7 +22,7 @@ from .batch import Batch, Wording, delete_request, patch_request, put_request, s
 from .clients import Change, PushResult
 from .clock import HybridClock
 from .conflict import ConflictKind
-from .decide import Answered, Operation, Repeat, Request
+from .decide import Answered, Operation, Pushed, Repeat, Request
 from .errors import (
     ConflictUnknown,
     DefinitionRefused,
@@ -34,6 +34,7 @@ from .errors import (
     StorageFailed,
 )
 from .events import ARCHIVE, Event
+from .fold import State
 from .ports import Peer, Projection, Store
 from .projector import LAG_BOUND, QUIET_SECONDS, Follower
 from .pulls import Asked, Page
@@ -106,6 +107,12 @@ class Engine(Reader):
         if self._writer is None:
             raise ReadOnly(self._store.path)
         return await self._writer.submit(requests)
+
+    def pushed(self, requests: Pushed) -> Awaitable[tuple[list[Answered], list[State | None]]]:
+        """The same, with the states that their records were left in."""
+        if self._writer is None:
+            raise ReadOnly(self._store.path)
+        return self._writer.push(requests)
 
     def _wording(self, wording: dict[str, Any]) -> Wording:
         return worded(self._default, wording) if wording else self._default

@@ -30,7 +30,8 @@ from .replay import Found, Sealed, changes_of, check_definitions, find, schemas_
 from .rules import Rules, foreseen, has_rules
 from .schema import Schema
 
-Answer = list[Answered]
+Answer = tuple[list[Answered], list[State | None]]
+"""The answers to a group, and the states that it left, if it was pushed."""
 
 COMMIT_LIMIT = 2000
 """Requests taken into one commit, which bounds its memory and the time the first caller waits for the last."""
@@ -65,12 +66,16 @@ class Writer:
         self._intakes: set[asyncio.Task[Taken]] = set()
         self._task = asyncio.create_task(self._run(), name="refold writer")
 
-    async def submit(self, requests: Sequence[Request]) -> Answer:
+    async def submit(self, requests: Sequence[Request]) -> list[Answered]:
         """The answers to a group of requests (see `Decision`), what was written being durable and visible.
 
         Raises what refused the group, `StorageFailed`, `StorePoisoned` or `EngineClosed`. Cancelling the wait leaves
         the group written whole or not at all.
         """
+        return (await self.push(requests))[0]
+
+    async def push(self, requests: Sequence[Request]) -> Answer:
+        """The same, with the state that each request of a group that is `Pushed` left its record in."""
         if self._closing:
             raise EngineClosed("the engine")
         if self._poison is not None:
@@ -150,13 +155,13 @@ class Writer:
             return
         if decision.events:
             self._committed(decision.events[-1].position)
-        for future, answer in zip(futures, decision.answers, strict=True):
+        for future, answer, left in zip(futures, decision.answers, decision.left, strict=True):
             if future.done():
                 continue
             if isinstance(answer, Exception):
                 future.set_exception(answer)
             else:
-                future.set_result(answer)
+                future.set_result((answer, left))
 
     def _take(self) -> tuple[list[Sequence[Request]], list[asyncio.Future[Answer]]]:
         """What is waiting, up to the limit of a commit, less what nobody waits for any more."""

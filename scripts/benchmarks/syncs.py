@@ -122,7 +122,7 @@ def _raw_apart(place: Place) -> Figures:
 
 
 @contextmanager
-def _copies(place: Place, name: str) -> Iterator[tuple[Path, Path]]:
+def copies(place: Place, name: str) -> Iterator[tuple[Path, Path]]:
     """The office and the depot as they were prepared, to be written to."""
     for owner in ("office", "depot"):
         shutil.copytree(place.prepared / name / owner, place.work / owner)
@@ -190,7 +190,7 @@ async def _often(one: Path, other: Path, behind: int) -> float:
 
 
 def _little(place: Place, *, behind: int) -> Figures:
-    with _copies(place, "synced") as (office, depot):
+    with copies(place, "synced") as (office, depot):
         return {"ms": asyncio.run(_often(office, depot, behind))}
 
 
@@ -210,7 +210,7 @@ async def _meet(one: Path, other: Path, count: int) -> float:
 
 @measurement("sync-apart", needs=("apart",))
 def _apart(place: Place) -> Figures:
-    with _copies(place, "apart") as (office, depot):
+    with copies(place, "apart") as (office, depot):
         return {"rate": asyncio.run(_meet(office, depot, place.sizes.apart))}
 
 
@@ -250,7 +250,7 @@ async def _pages(root: Path, half: int) -> tuple[float, float]:
 
 @measurement("pull", needs=("synced",))
 def _pull(place: Place) -> Figures:
-    with _copies(place, "synced") as (office, _):
+    with copies(place, "synced") as (office, _):
         first, middle = asyncio.run(_pages(office, place.sizes.sync // 2))
     return {"first": first, "ms": middle}
 
