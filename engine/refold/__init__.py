@@ -1,22 +1,62 @@
-"""refold: an embeddable, asyncio, event-sourced sync engine for records that live in folders."""
+"""refold: an embeddable, asyncio, event-sourced sync engine for records that live in folders.
 
-from .attendance import ClientStatus, SyncState, SyncStatus
-from .batch import Batch
-from .clients import Answer, Change, PushResult
-from .conflict import Conflict
-from .conflict_list import Quality
-from .deletions import Deletion
-from .diff import Difference
-from .engine import Engine
-from .errors import RefoldError
-from .events import Checkpoint, Event, Kind
-from .opening import open  # noqa: A004 - `refold.open` reads as what it is
-from .pulls import Page, Pulled, Removed
-from .reader import Status
-from .record import Record
-from .schema import Collection, Field, collection
-from .sync import SyncReport
-from .verdict import Finding, Report, Verdict
+A name is imported from its module when it is first asked for (PEP 562), so that whoever needs little of refold, as a
+command that a scheduler runs every minute, does not wait for all of it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attendance import ClientStatus, SyncState, SyncStatus
+    from .batch import Batch
+    from .clients import Answer, Change, PushResult
+    from .conflict import Conflict
+    from .conflict_list import Quality
+    from .deletions import Deletion
+    from .diff import Difference
+    from .engine import Engine
+    from .errors import RefoldError
+    from .events import Checkpoint, Event, Kind
+    from .opening import open  # noqa: A004 - `refold.open` reads as what it is
+    from .pulls import Page, Pulled, Removed
+    from .reader import Status
+    from .record import Record
+    from .schema import Collection, Field, collection
+    from .sync import SyncReport
+    from .verdict import Finding, Report, Verdict
+
+_HOMES = {
+    "attendance": ("ClientStatus", "SyncState", "SyncStatus"),
+    "batch": ("Batch",),
+    "clients": ("Answer", "Change", "PushResult"),
+    "conflict": ("Conflict",),
+    "conflict_list": ("Quality",),
+    "deletions": ("Deletion",),
+    "diff": ("Difference",),
+    "engine": ("Engine",),
+    "errors": ("RefoldError",),
+    "events": ("Checkpoint", "Event", "Kind"),
+    "opening": ("open",),
+    "pulls": ("Page", "Pulled", "Removed"),
+    "reader": ("Status",),
+    "record": ("Record",),
+    "schema": ("Collection", "Field", "collection"),
+    "sync": ("SyncReport",),
+    "verdict": ("Finding", "Report", "Verdict"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """One of the public names, or a module of the package."""
+    if name in _HOME:
+        found = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
+        return found
+    if name in _HOMES:
+        return import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "Answer",

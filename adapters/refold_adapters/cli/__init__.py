@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from refold.errors import ExtraMissing
 
@@ -11,6 +12,8 @@ from refold.errors import ExtraMissing
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits with its code."""
     try:
+        if find_spec("rich") is None:
+            raise ModuleNotFoundError(name="rich")
         from .app import run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in {"click", "rich"}:

@@ -17,47 +17,51 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import click
 
-from refold import RefoldError
-from refold.clock import TimeTextError
-from refold.errors import ArchiveMissing, Locked, ProjectionFailed
-from refold_adapters.importing import KeyNeeded
-from refold_adapters.recovery import ReceiptRefused
+from refold.errors import RefoldError
 
-from . import (
-    adopting,
-    backups,
-    capturing,
-    editing,
-    moments,
-    moving,
-    reading,
-    rebuilding,
-    recovering,
-    syncing,
-    verifying,
-    writing,
-)
 from .context import Interrupted, Settled
+from .lazy import Commands
 from .options import speech
 from .output import OutputClosed, complain, say, trouble
 
 INTERRUPTED = 130
-CODES: dict[type[RefoldError], int] = {
-    TimeTextError: 2,
-    KeyNeeded: 2,
-    ProjectionFailed: 3,
-    ReceiptRefused: 4,
-    ArchiveMissing: 10,
-    Locked: 11,
+CODES = {
+    "TimeTextError": 2,
+    "KeyNeeded": 2,
+    "ProjectionFailed": 3,
+    "ReceiptRefused": 4,
+    "ArchiveMissing": 10,
+    "Locked": 11,
 }
-"""The exit codes of errors that have one of their own; the others exit with 1."""
+"""The exit codes of errors that have one of their own, by the name of their class; the others exit with 1."""
+
+MODULES = {
+    "adopting": ("adopt", "quarantine"),
+    "backups": ("backup", "drill"),
+    "scheduled": ("export", "restore", "verify"),
+    "capturing": ("capture",),
+    "editing": ("adopt-edits",),
+    "moments": ("blame", "diff", "tag"),
+    "reading": ("deletions", "digest", "get", "log", "ls", "status"),
+    "rebuilding": ("rebuild",),
+    "recovering": ("recover",),
+    "syncing": ("conflicts", "resolve", "sync"),
+    "writing": ("define", "delete", "import", "init", "patch", "put"),
+}
+"""The commands that each module of this package has."""
+
+
+def _say_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001 - click's
+    if value and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"refold {version('refold')}")
+        ctx.exit()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -70,7 +74,14 @@ CODES: dict[type[RefoldError], int] = {
     metavar="DIR",
     help="The archive, instead of REFOLD_DIR or the current directory.",
 )
-@click.version_option(version("refold"), message="refold %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
 @speech
 @click.pass_context
 def app(ctx: click.Context, directory: Path) -> None:
@@ -79,15 +90,12 @@ def app(ctx: click.Context, directory: Path) -> None:
     settled.root = directory
 
 
-_CHANGING = (writing, syncing, editing, adopting, capturing)
-_PARTS = (*_CHANGING, reading, verifying, rebuilding, moving, moments, backups, recovering)
-for _command in (command for part in _PARTS for command in part.COMMANDS):
-    app.add_command(_command)
+app.commands = Commands(__package__, MODULES)
 
 
 def exit_code(error: RefoldError) -> int:
     """The code that a command ends with after this error."""
-    return next((CODES[kind] for kind in type(error).__mro__ if kind in CODES), 1)
+    return next((CODES[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in CODES), 1)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -118,6 +126,8 @@ def run(arguments: Sequence[str]) -> int:
             "internal", f"{type(error).__name__}: {error}", "run it again with -v to see where", {}, as_json=as_json
         )
         if _loudness(arguments):
+            import traceback
+
             say(traceback.format_exc())
         return 1
 

@@ -22,9 +22,9 @@ from refold_adapters.backup.manifest import parse_name
 from refold_adapters.recovery import RestoreReport
 
 from .context import Settled, pass_settled, perform
-from .moving import tell_restored
 from .options import MomentType, TimeType, speech
 from .output import cell, document, pairs, progress, say, table, write
+from .restoring import tell_restored
 from .verifying import describe
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -6,19 +6,17 @@ refold.toml, else from its default.
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import tomllib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 import refold
-from refold import Engine
 from refold.errors import (
     ArchiveMissing,
     FormatOld,
@@ -29,10 +27,11 @@ from refold.errors import (
     StorePoisoned,
 )
 from refold_adapters.settings import FILE, load_settings
-from refold_adapters.sqlite_log import SqliteLog
-from refold_adapters.sqlite_tables import SqliteTables
 
 from .output import OutputClosed
+
+if TYPE_CHECKING:
+    from refold import Engine
 
 _NEVER = 1e6
 
@@ -99,6 +98,8 @@ class Settled(msgspec.Struct):
         Tables that are gone are brought back first. So are tables that a crash left behind the log, which holds what
         was acknowledged; where that cannot be done now, they are read as they are, and `status` says so.
         """
+        import asyncio
+
         log = await asyncio.to_thread(self.must_exist)
         tables = self.root / (await asyncio.to_thread(load_settings, self.root)).tables
         if not await asyncio.to_thread(tables.is_file):
@@ -113,6 +114,9 @@ class Settled(msgspec.Struct):
 
 
 def _is_behind(log_path: Path, tables_path: Path) -> bool:
+    from refold_adapters.sqlite_log import SqliteLog
+    from refold_adapters.sqlite_tables import SqliteTables
+
     with ExitStack() as stack:
         log = stack.enter_context(closing(SqliteLog(log_path, readonly=True)))
         try:
@@ -134,6 +138,8 @@ def perform(work: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
 
     Ctrl-C cancels it, so that the archive is closed in order, with what was pending made durable.
     """
+    import asyncio
+
     try:
         return asyncio.run(work()) or 0
     except OutputClosed:

@@ -11,10 +11,6 @@ import click
 
 from refold.clock import TimeTextError, parse_time
 from refold.errors import FieldUnknown, MomentRefused, ValueRefused
-from refold.moment import Moment, moment_of, parse_moment
-from refold.schema import Schema
-from refold.values import Refused, show
-from refold_adapters.json_records import parse
 
 from .context import Settled
 
@@ -22,6 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 if TYPE_CHECKING:
+    from refold.moment import Moment
+    from refold.schema import Schema
+
     TimeParam = click.ParamType[int]
     MomentParam = click.ParamType[Moment]
 else:
@@ -50,6 +49,8 @@ class MomentType(MomentParam):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
         """See `click.ParamType.convert`."""
+        from refold.moment import moment_of, parse_moment
+
         if not isinstance(value, str):
             return moment_of(value)
         try:
@@ -113,6 +114,8 @@ def assignments(schema: Schema, pairs: Sequence[str]) -> dict[str, Any]:
             raise click.UsageError(f"{pair!r} is no field=value")
         if name.endswith(":"):
             name = name[:-1]
+            from refold_adapters.json_records import parse
+
             try:
                 value = parse(text)
             except ValueError as error:
@@ -127,6 +130,8 @@ def assignments(schema: Schema, pairs: Sequence[str]) -> dict[str, Any]:
 
 def parsed(schema: Schema, name: str, text: str) -> Any:
     """A text as the field's type reads it; nothing is null where the field allows it. Raises `ValueRefused`."""
+    from refold.values import Refused, show
+
     field = schema.collection.fields.get(name)
     if field is None:
         raise FieldUnknown(schema.name, name, list(schema.columns))
@@ -140,6 +145,8 @@ def parsed(schema: Schema, name: str, text: str) -> Any:
 
 def json_object(text: str) -> Mapping[str, Any]:
     """The record that a JSON argument, or - for stdin, holds."""
+    from refold_adapters.json_records import parse
+
     try:
         value = parse(sys.stdin.read() if text == "-" else text)
     except ValueError as error:

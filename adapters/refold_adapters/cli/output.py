@@ -11,25 +11,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Table
-from rich.text import Text
 
-from refold import RefoldError
-from refold.values import TYPES
+from refold.errors import RefoldError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
 _encode = msgspec.json.encode
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _ESCAPES |= {ord("\t"): "\\t", ord("\n"): "\\n", ord("\r"): "\\r", ord("\\"): "\\\\"}
@@ -80,7 +69,7 @@ def cell(value: Any) -> str:
     if isinstance(value, str):
         return safe(value)
     if isinstance(value, bool):
-        return TYPES["bool"].text(value)
+        return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
     text = json_text(value)
@@ -98,6 +87,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, header: bool
         lines = [columns, *rows] if header else list(rows)
         write("".join("\t".join(line) + "\n" for line in lines))
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     made = Table(box=None, pad_edge=False, header_style="bold", show_header=header)
     for name in columns:
         made.add_column(name, overflow="fold")
@@ -160,7 +153,16 @@ def progress(*, quiet: bool, of_bytes: bool = False) -> Iterator[Bars]:
     if quiet or not sys.stderr.isatty():
         yield Bars(None)
         return
-    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), count, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    from rich import progress as shapes
+    from rich.console import Console
+
+    count = shapes.DownloadColumn() if of_bytes else shapes.MofNCompleteColumn()
+    columns = (
+        shapes.SpinnerColumn(),
+        shapes.TextColumn("{task.description}"),
+        shapes.BarColumn(),
+        count,
+        shapes.TimeElapsedColumn(),
+    )
+    with shapes.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         yield Bars(shown)

@@ -1,4 +1,4 @@
-"""The command that says whether an archive can be trusted: verify."""
+"""What `refold verify` does: it says whether an archive can be trusted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-
-import click
 
 import refold
 from refold import Finding, Report, Verdict
@@ -22,11 +20,9 @@ from refold_adapters.log_check import check_chain
 from refold_adapters.settings import load_settings
 from refold_adapters.witnesses import claims_of
 
-from .context import Settled, pass_settled, perform
-from .options import speech
+from .context import Settled, perform
 from .output import cell, document, progress, say, write
 
-PARTS = ("log", "tables", "folders")
 MEANINGS = {
     Verdict.TORN: "work that a crash left unfinished; nothing that was acknowledged is missing",
     Verdict.ALTERED: "what was made of the log is not as it was written; the log is sound",
@@ -37,16 +33,8 @@ MEANINGS = {
 }
 
 
-@click.command()
-@click.option("--witness", "witnesses", multiple=True, metavar="PATH|URL", help="Who knows the log; may be repeated.")
-@click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part; may be repeated.")
-@speech
-@pass_settled
-def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...]) -> int:
-    """Check the log's chain, tables and folders against the log, and the log against those who remember it.
-
-    Exit code 4 when anything is found.
-    """
+def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str]) -> int:
+    """Verifies the archive and says what was found; the exit code."""
     lost = _lost(settled.root)
     if lost is None:
         settled.must_exist()
@@ -144,6 +132,3 @@ def describe(finding: Finding) -> str:
     told = ((name, getattr(finding, name)) for name in names)
     where = chain.from_iterable((name, cell(value)) for name, value in told if value is not None)
     return f"{finding.kind}: {cell(finding.detail)} ({' '.join(where)})"
-
-
-COMMANDS = [verify]

@@ -1,0 +1,39 @@
+"""Commands are imported when they are asked for, and each is where the command line looks for it."""
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import refold
+import refold_adapters.folders
+from refold_adapters.cli.app import MODULES
+
+from .test_process import environment
+
+HEAVY = ("asyncio", "rich", "refold.engine", "refold.fold", "sqlite3", "aiosqlite", "refold_adapters.archive")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_has_the_commands_that_are_looked_for_in_it(module: str) -> None:
+    found = import_module(f"refold_adapters.cli.{module}").COMMANDS
+    assert sorted(str(command.name) for command in found) == sorted(MODULES[module])
+
+
+@pytest.mark.parametrize("command", ["export", "verify", "restore"])
+def test_the_commands_of_schedulers_start_without_what_they_may_not_need(command: str) -> None:
+    code = f"import sys; from refold_adapters.cli.app import app; app.commands[{command!r}]; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert set(HEAVY) & set(done.stdout.split()) == set()
+
+
+def test_every_public_name_is_where_the_package_looks_for_it() -> None:
+    for package in (refold, refold_adapters.folders):
+        assert sorted(package._HOME) == sorted(package.__all__)
+        for name in package.__all__:
+            assert getattr(package, name) is getattr(import_module(f"{package.__name__}.{package._HOME[name]}"), name)
+    with pytest.raises(AttributeError):
+        _ = refold.nothing_of_this_name
