@@ -86,9 +86,9 @@ class Hasty(Recorded):
 
     def _write(self, rendered: list[Any]) -> Any:
         batch = super()._write(rendered)
-        for place, names, _ in batch.publish:
-            self._disk.publish(place, names)
-        batch.publish = []
+        for coming in batch.coming:
+            self._disk.publish(coming.place, coming.names)
+        batch.coming = []
         return batch
 
 

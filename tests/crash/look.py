@@ -100,15 +100,11 @@ def folders(root: Path) -> dict[str, dict[str, tuple[str, dict[str, str]]]]:
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Every file below a root but the databases, the lock, and copies of data files that were put aside.
-
-    A data file that a crash left and that nothing tells of is put aside as if somebody had edited it: rather once too
-    often than lost.
-    """
+    """Every file below a root but the databases and the lock; nobody edits files here, so a copy put aside counts."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in root.rglob("*")
-        if path.is_file() and ".db" not in path.name and ".edited-" not in path.name
+        if path.is_file() and ".db" not in path.name
     }
 
 

@@ -50,9 +50,9 @@ def renamed_before_durable() -> None:
 
     def hasty(self: FolderReplicas, rendered: list[Any]) -> Any:
         batch = write(self, rendered)
-        for place, names, _ in batch.publish:
-            self._disk.publish(place, names)
-        batch.publish = []
+        for coming in batch.coming:
+            self._disk.publish(coming.place, coming.names)
+        batch.coming = []
         return batch
 
     _put(FolderReplicas, "_write", hasty)

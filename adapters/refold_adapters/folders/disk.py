@@ -42,6 +42,9 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | 
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _APPEND = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _OPEN_PARENTS = 64
+_AT_ONCE = 4096
+"""Bytes that a write puts into a file together, or not at all: a page."""
+
 _FIRST = 1 << 16
 _CHUNK = 1 << 20
 
@@ -195,8 +198,8 @@ class PosixDisk:
         written = []
         with self._failures(place, "writing"):
             parent, prefix, fresh = self._enter(place, make=True)
-            ending = "" if fresh else TEMPORARY
             for name, data in reversed(files) if fresh else files:
+                ending = "" if fresh and len(data) <= _AT_ONCE else TEMPORARY
                 if compare and not fresh and self.read(place, name, 0, len(data) + 1) == data:
                     continue
                 written.append(name)
@@ -207,6 +210,9 @@ class PosixDisk:
                         _write_all(descriptor, memoryview(data)[count:])
                 finally:
                     os.close(descriptor)
+                if fresh and ending:
+                    os.rename(f"{prefix}{name}{ending}", prefix + name, src_dir_fd=parent, dst_dir_fd=parent)
+                    ending = ""
                 if self._whole is None:
                     self._unsynced[place, name + ending] = None
             if self._whole is None:

@@ -5,6 +5,12 @@ meta.json, and, after a crash, the one that was about to be published. Before su
 the name `data.csv.edited-HASH8`, byte for byte, and the meta.json that says what it was made of is kept beside it under
 `meta.json.edited-HASH8`; so it can still be adopted as an edit of what its author had seen. An empty file is none:
 a full disk or a power cut leaves such files, and there is nothing in them to lose.
+
+So every file that refold wrote has to be vouched for at every moment, however many crashes follow each other. In a
+folder, the new meta.json lies under its temporary name before the first data file is published, and gets its own after
+the last one was published or removed: whatever stands there is what the old one or the new one says. After a crash
+such a publishing is brought to its end before anything else is written there, since another meta.json that is begun
+would take the place of the only one that tells of files which are out.
 """
 
 from __future__ import annotations
@@ -68,17 +74,54 @@ def is_data(name: str) -> bool:
     return is_ours(name) and name.endswith(".csv")
 
 
+class _Begun(msgspec.Struct):
+    """A publishing that a crash cut short: the files that are to be published still, those to be removed, and the
+    hashes of all that refold wrote there."""
+
+    place: str
+    publish: list[str]
+    remove: list[str]
+    known: list[bytes]
+
+
 class Sparing:
     """Sees to it that no edit is written over or removed."""
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
 
-    def settle(self, place: str) -> None:
-        """Ends a publishing that a crash cut short: data files that are out get the meta.json that tells of them."""
+    def settle(self, folders: Iterable[tuple[str, Iterable[bytes]]]) -> None:
+        """Ends the publishings that a crash cut short, in folders of which these hashes are known.
+
+        Data files that lie ready are published, those that are to go removed, and meta.json follows, each durable
+        before the next. A file that is none of those that were written is put aside first.
+        """
+        begun = [found for place, known in folders if (found := self._begun(place, known)) is not None]
+        if not begun:
+            return
+        self._disk.sync()
+        for found in begun:
+            self.spare(found.place, [*found.publish, *found.remove], found.known)
+            self._disk.publish(found.place, found.publish)
+            self._disk.remove(found.place, found.remove)
+        self._disk.sync()
+        for found in begun:
+            self._disk.publish(found.place, [META])
+        self._disk.sync()
+
+    def _begun(self, place: str, known: Iterable[bytes]) -> _Begun | None:
+        """The publishing that was begun in a folder: files are out of which only the new meta.json tells."""
         pending = _meta_hashes(self._disk, place, META + TEMPORARY)
-        if any(hash_of(self._disk, place, name) == digest for name, digest in pending.items()):
-            self._disk.publish(place, [META])
+        if not pending:
+            return None
+        told = _meta_hashes(self._disk, place, META)
+        stand = {name: hash_of(self._disk, place, name) for name in pending}
+        if not any(stand[name] == digest != told.get(name) for name, digest in pending.items()):
+            return None
+        ready = {name: hash_of(self._disk, place, name + TEMPORARY) for name in pending}
+        publish = [name for name, digest in pending.items() if stand[name] != digest == ready[name]]
+        remove = [name for name in told if name not in pending and is_data(name)]
+        return _Begun(place, publish, remove, [*known, *told.values(), *pending.values()])
 
     def spare(self, place: str, names: Iterable[str], known: Iterable[bytes], *, unknown: bool = True) -> list[str]:
         """Puts those of some files aside that are edits; their new names.

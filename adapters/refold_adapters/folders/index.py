@@ -284,6 +284,16 @@ class Index:
             limit,
         )
 
+    def unsure(self, after: int, limit: int) -> list[Folder]:
+        """Folders on the list of which nobody knows what their files hold, in the order of their numbers."""
+        return self._folders(
+            f"{self._ROW}, 0 FROM dirty JOIN folders f ON f.id = folder WHERE folder > ? AND whole >= ?"
+            " ORDER BY folder LIMIT ?",
+            after,
+            UNSURE,
+            limit,
+        )
+
     def working(self, after: int, limit: int) -> list[Folder]:
         """Folders on the list that own records, with how many, in the order of their numbers."""
         return self._folders(

@@ -6,8 +6,9 @@ those before them are being made durable, one sync for each such batch, and only
 crash at any point leaves a list that names everything that may be half done, and the next `apply` starts with that.
 
 In each round one `syncfs` covers two batches: it makes the temporaries of the newer durable, and the renames of the
-one before it. The tables may be ahead of the run, and so may what is written; the index notes up to which position
-records are routed, and events up to there are passed over when their turn comes.
+one before it. In a folder that a crash left, meta.json is renamed a round after the data files, since the index may not
+know what stands there (see `edits.py`). The tables may be ahead of the run, and so may what is written; the index notes
+up to which position records are routed, and events up to there are passed over when their turn comes.
 """
 
 from __future__ import annotations
@@ -49,13 +50,22 @@ LOOK_AHEAD = 250_000
 is extended by those that follow it, at most so many: a folder that each of them touches is then written once."""
 
 
+class _Coming(msgspec.Struct):
+    """What is to be published and removed in a folder, by name, and hashes that data files there may have without being
+    edits. `apart` says that meta.json follows when the others are durable."""
+
+    place: str
+    names: list[str]
+    stale: list[str]
+    known: list[bytes]
+    apart: bool
+
+
 class _Batch(msgspec.Struct):
-    """Folders on their way: written, then published, then noted. `publish` and `stale` are names by place, and what the
-    data files there may hold without being edits."""
+    """Folders on their way: written, then published, then noted."""
 
     rendered: list[Rendered]
-    publish: list[tuple[str, list[str], list[bytes]]] = []
-    stale: list[tuple[str, list[str], list[bytes]]] = []
+    coming: list[_Coming] = []
 
 
 class FolderReplicas:
@@ -185,6 +195,7 @@ class FolderReplicas:
 
     def _work(self, run: Run) -> list[tuple[int, str, int, Written]]:
         """Writes the folders on the list that own records; what is durable but not noted yet."""
+        self._settle()
         self._vacate()
         waiting: list[_Batch] = []
         noted: list[tuple[int, str, int, Written]] = []
@@ -233,21 +244,17 @@ class FolderReplicas:
             folder = item.folder
             sure = folder.dirt < UNSURE and folder.written is not None
             compare = not sure and folder.dirt < REWRITE
-            if folder.dirt >= UNSURE:
-                self._sparing.settle(folder.place)
             names = self._disk.write(folder.place, item.files, compare=compare)
             if item.append is not None:
                 self._disk.append(folder.place, "events.jsonl", *item.append)
             if names is None:
                 continue
             names = item.done + names
-            known = [*_hashes(folder.written), *_hashes(item.written)]
-            if names:
-                batch.publish.append((folder.place, names, known))
             coming = {name + TEMPORARY for name in names}
             stale = set(stale_names(self._disk, self._index, folder, item.written)) - coming
-            if stale:
-                batch.stale.append((folder.place, sorted(stale), known))
+            if names or stale:
+                known = [*_hashes(folder.written), *_hashes(item.written)]
+                batch.coming.append(_Coming(folder.place, names, sorted(stale), known, not sure))
         return batch
 
     def _advance(
@@ -268,18 +275,34 @@ class FolderReplicas:
                 self._index.done(noted)
         noted = []
         for batch in list(waiting):
-            if batch.publish or batch.stale:
-                for place, names, known in batch.publish:
-                    self._sparing.spare(place, names, known)
-                    self._disk.publish(place, names)
-                for place, names, known in batch.stale:
-                    self._sparing.spare(place, names, known, unknown=False)
-                    self._disk.remove(place, names)
-                batch.publish, batch.stale = [], []
+            if batch.coming:
+                batch.coming = [rest for coming in batch.coming if (rest := self._publish(coming)) is not None]
             else:
                 noted += [(item.folder.id, item.folder.place, item.position, item.written) for item in batch.rendered]
                 waiting.remove(batch)
         return noted
+
+    def _publish(self, coming: _Coming) -> _Coming | None:
+        """Publishes files, and removes what is stale; what has to be done still when that is durable."""
+        place, names = coming.place, coming.names
+        self._sparing.spare(place, names, coming.known)
+        told = [META] if META in names and (coming.stale or coming.apart) else []
+        self._disk.publish(place, [name for name in names if name not in told])
+        if coming.stale:
+            self._sparing.spare(place, coming.stale, coming.known, unknown=False)
+            self._disk.remove(place, coming.stale)
+        if told and coming.apart:
+            return _Coming(place, told, [], [], apart=False)
+        if told:
+            self._disk.publish(place, told)
+        return None
+
+    def _settle(self) -> None:
+        """Ends what a crash cut short in the folders on the list."""
+        last = 0
+        while page := self._index.unsure(last, self._batch):
+            last = page[-1].id
+            self._sparing.settle((one.stands, _hashes(one.written)) for one in page if one.stands is not None)
 
     def _vacate(self) -> None:
         """Clears places that a twin is to have."""
@@ -307,22 +330,17 @@ class FolderReplicas:
             names.update(file.name for file in folder.written.data.values())
         if folder.dirt >= UNSURE:
             names.update(unfinished_names(self._disk, place), abandoned_names(self._disk, self._index, place))
-            self._sparing.settle(place)
         self._sparing.spare(place, sorted(names), _hashes(folder.written), unknown=False)
         self._disk.remove(place, sorted(names))
 
     def _look(self) -> None:
-        """Notes where files of ours stand, before the first folder is written to a new index."""
+        """Ends what was begun, and notes where files of ours stand, before the first folder is in a new index."""
         with self._index.transaction():
-            page: list[tuple[str, bool]] = []
-            for place, names in self._disk.walk():
-                unfinished = any(name.endswith(TEMPORARY) for name in names)
-                if META in names or unfinished:
-                    page.append((place, unfinished))
-                if len(page) >= _PAGE:
-                    self._index.suspect(page)
-                    page = []
-            self._index.suspect(page)
+            walk = self._disk.walk()
+            while page := list(islice(walk, _PAGE)):
+                found = [(place, any(name.endswith(TEMPORARY) for name in names), names) for place, names in page]
+                self._sparing.settle((place, ()) for place, unfinished, _ in found if unfinished)
+                self._index.suspect([(place, half) for place, half, names in found if half or META in names])
             self._index.looked()
 
     def _sweep(self) -> None:
