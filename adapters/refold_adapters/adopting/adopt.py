@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,12 +27,13 @@ from refold.decide import Apart, Operation, Repeat, Request, settled_values
 from refold.errors import InputRefused, StorageFailed
 from refold.opening import system_clock
 from refold.schema import evolve, to_data
+from refold_adapters.folders import FolderReplicas
 
 from .candidates import Candidate, Finding, choose, differing
 from .layout import Described
 from .quarantine import Quarantine
 from .scratch import Scratch
-from .survey import QUARANTINE, Looked, Survey
+from .survey import QUARANTINE, Looked, Survey, shown
 
 Tell = Callable[[str, int], None]
 
@@ -112,6 +114,8 @@ class _Adoption:
             scratch.add(looked.rows)
             if report.write:
                 self._put_aside(looked)
+                if looked.hash is not None and looked.folder == shown(looked.folder):
+                    scratch.account(looked.folder, looked.hash)
             if report.folders % 100 == 0:
                 self.tell("folders", report.folders)
         if report.write:
@@ -180,6 +184,7 @@ class _Adoption:
 
     async def write(self, engine: Engine, scratch: Scratch, actor: str, reason: str | None) -> None:
         """Makes events of the rows that are not known yet."""
+        await self._account(engine, scratch)
         collection = self.described.collection
         meta = {"reason": reason} if reason is not None else {}
         known = engine.schemas.get(collection.name)
@@ -191,6 +196,12 @@ class _Adoption:
             for part in _without_repeats(page):
                 await self._write_page(engine, part, actor, meta)
             self.tell("records", self.report.written + self.report.unchanged)
+
+    async def _account(self, engine: Engine, scratch: Scratch) -> None:
+        """Tells the folders which data files may be written over, as their bytes are in the log or put aside."""
+        pages = scratch.accounted(_PAGE)
+        while page := await asyncio.to_thread(next, pages, None):
+            await engine.projected(FolderReplicas.name, partial(FolderReplicas.account, files=page))
 
     def time_of(self, row: Candidate, *, holds: bool) -> int | None:
         """Of when a row's event is (Unix milliseconds); None for now."""

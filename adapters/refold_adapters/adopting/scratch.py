@@ -16,6 +16,7 @@ _decode = msgspec.msgpack.Decoder(Candidate).decode
 
 _TABLES = """
 CREATE TABLE found (key TEXT, body BLOB);
+CREATE TABLE accounted (place TEXT, hash BLOB);
 CREATE TABLE chosen (updated INTEGER, holds INTEGER, body BLOB);
 """
 
@@ -38,6 +39,16 @@ class Scratch:
     def add(self, candidates: Sequence[Candidate]) -> None:
         """Notes rows."""
         self._execute("INSERT INTO found VALUES (?, ?)", [(row.key, _encode(row)) for row in candidates])
+
+    def account(self, place: str, digest: bytes) -> None:
+        """Notes that all which a data file holds is noted, or in the quarantine."""
+        self._execute("INSERT INTO accounted VALUES (?, ?)", [(place, digest)])
+
+    def accounted(self, size: int) -> Iterator[list[tuple[str, bytes]]]:
+        """The data files of which all is noted, by place and SHA-256, so many at a time."""
+        cursor = self._connection.execute("SELECT place, hash FROM accounted")
+        while page := cursor.fetchmany(size):
+            yield page
 
     def by_key(self) -> Iterator[list[Candidate]]:
         """The rows of each key."""

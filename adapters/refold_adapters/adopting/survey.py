@@ -32,12 +32,14 @@ _PAGE = 500
 
 
 class Looked(msgspec.Struct):
-    """What one folder holds: its good rows, what there is to say, and whether bytes of it have to be put aside."""
+    """What one folder holds: its good rows, what there is to say, whether refold wrote it, and else the SHA-256 of its
+    data file, if that could be read."""
 
     folder: str
     rows: list[Candidate] = []
     findings: list[Finding] = []
     is_live: bool = False
+    hash: bytes | None = None
 
 
 class Survey:
@@ -104,11 +106,12 @@ class Survey:
         if read_meta(meta) is not None:
             looked.is_live = True
             return looked
-        if self._below or self._may_be_read(looked, data, meta):
+        looked.hash = sha256(data).digest()
+        if self._below or self._may_be_read(looked, meta):
             self._rows(looked, data)
         return looked
 
-    def _may_be_read(self, looked: Looked, data: bytes, meta: bytes | None) -> bool:
+    def _may_be_read(self, looked: Looked, meta: bytes | None) -> bool:
         """Whether the folder's meta.json vouches for the rows, or at least does not speak against them."""
 
         def say(kind: str, detail: str, *, left_out: bool = True) -> None:
@@ -130,7 +133,7 @@ class Survey:
         if told.checksum is None:
             say("meta-bad", "it has no checksum")
             return False
-        found = sha256(data).hexdigest()
+        found = looked.hash.hex() if looked.hash is not None else ""
         if told.checksum.lower() != found:
             say("checksum", f"{self._layout.data} has SHA-256 {found[:16]}…, and should have {told.checksum[:16]}…")
             return False

@@ -22,7 +22,7 @@ from refold.ports import Record
 from refold_adapters.sqlite_bulk import insert_many, marks, padded
 from refold_adapters.sqlite_connection import close, connect, ensure_schema, failures
 
-FORMAT = 1
+FORMAT = 2
 _PAGE = 1000
 
 PART, WHOLE, UNSURE, REWRITE = 0, 1, 2, 3
@@ -336,6 +336,14 @@ class Index:
     def dirty(self) -> int:
         """How many folders are on the list of work."""
         return int(self._connection.execute("SELECT count(*) FROM dirty").fetchone()[0])
+
+    def account(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Notes of files, by place and hash, that what they hold is known."""
+        self._connection.executemany("INSERT OR IGNORE INTO accounted VALUES (?, ?)", files)
+
+    def accounted(self, place: str) -> list[bytes]:
+        """The hashes of files at a place of which it was noted that what they hold is known."""
+        return [found for (found,) in self._connection.execute("SELECT hash FROM accounted WHERE place = ?", (place,))]
 
     def all_folders(self) -> Iterator[Folder]:
         """Every folder, in the order of their numbers."""

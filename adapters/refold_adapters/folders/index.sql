@@ -17,6 +17,11 @@ CREATE TABLE suspects (
     twin TEXT NOT NULL,
     unfinished INTEGER NOT NULL
 );
+CREATE TABLE accounted (
+    place TEXT NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (place, hash)
+) WITHOUT ROWID;
 CREATE TABLE collections (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE

@@ -125,6 +125,12 @@ class FolderReplicas:
         """An edited file beside what it was made of."""
         return Comparison(edit, self.root, self._index, self._source, self._disk)
 
+    def account(self, files: Sequence[tuple[str, bytes]]) -> None:
+        """Notes of data files that refold did not write, by folder and SHA-256, that what they hold is kept elsewhere:
+        they are no edits, and may be written over."""
+        with self._index.transaction():
+            self._index.account(files)
+
     def adopted(self, edit: Edit, *, keep: bool) -> list[str]:
         """Puts an edit that was taken in aside, and removes it unless it is to be kept; the names that are kept."""
         place, name = edit.folder, edit.standing
@@ -254,6 +260,8 @@ class FolderReplicas:
             stale = set(stale_names(self._disk, self._index, folder, item.written)) - coming
             if names or stale:
                 known = [*_hashes(folder.written), *_hashes(item.written)]
+                if folder.written is None:
+                    known += self._index.accounted(folder.place)
                 batch.coming.append(_Coming(folder.place, names, sorted(stale), known, not sure))
         return batch
 

@@ -87,6 +87,17 @@ async def test_the_older_tool_reads_every_folder_afterwards(root: Path) -> None:
     connection.close()
 
 
+async def test_no_file_of_the_older_tool_is_taken_for_an_edit(root: Path) -> None:
+    _rewrite(root / "2024/076003", order(3, datum="31.12.2024"))
+    await take(root)
+    async with refold.open(root) as engine:
+        edits = await engine.projected("folders", lambda folders: list(folders.edits(sure=True)))
+        await engine.patch("auftraege", 4, {"kunde_name": "Weiß"})
+        await engine.settled()
+    assert edits == []
+    assert not [path for path in old_tool.everything(root) if ".edited-" in path]
+
+
 async def test_adopting_again_writes_nothing(root: Path) -> None:
     old_tool.export(root, order(3, kunde_name="old copy", updated_at="2001-01-01T00:00:00"), folder="copies/3")
     first = await take(root)
