@@ -50,7 +50,8 @@ class AdoptReport(msgspec.Struct, kw_only=True):
     `folders` were read, `live` of them are refold's own already; `rows` and `table_rows` are good ones; `records` is
     how many keys there are, `losing` how many rows lose to another with other values. `written` counts events,
     `unchanged` rows that were known, `refused` rows that the archive's rules do not allow. `counts` has findings by
-    kind, `unlisted` those beyond the list. `quarantined` folders were put aside, `released` ones taken out again.
+    kind, `unlisted` those beyond the list. `quarantined` folders and rows of the table were put aside, `released` ones
+    taken out again.
     """
 
     path: str
@@ -118,12 +119,17 @@ class _Adoption:
                     scratch.account(looked.folder, looked.hash)
             if report.folders % 100 == 0:
                 self.tell("folders", report.folders)
+        for page in survey.table(lambda number: self.tell("table", number)):
+            report.table_rows += len(page.rows)
+            scratch.add(page.rows)
+            for left in page.left:
+                report.take(left.findings)
+                if report.write:
+                    self.quarantine.put_row(left.key, left.data, left.findings)
+                    report.quarantined += 1
         if report.write:
+            self.quarantine.remember(self.described.text)
             self.quarantine.sync()
-        for rows, findings in survey.table(lambda number: self.tell("table", number)):
-            report.table_rows += len(rows)
-            report.take(findings)
-            scratch.add(rows)
         self._choose(scratch)
 
     def look_again(self, scratch: Scratch, as_they_are: Collection[str]) -> list[str]:

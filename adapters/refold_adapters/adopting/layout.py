@@ -52,8 +52,9 @@ class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Described(msgspec.Struct, frozen=True):
-    """A layout with the collection that its rows become."""
+    """A layout with the collection that its rows become; `text` is the TOML that it was described by."""
 
+    text: str
     layout: Layout
     collection: Collection
     schema: Schema
@@ -114,4 +115,4 @@ def describe(text: str, where: str) -> Described:
     for name in (layout.data, layout.meta, layout.table.database if layout.table else "x.db"):
         if "/" in name or "\\" in name or name in {"", ".", ".."}:
             raise SettingsInvalid(where, f"[layout] names the file {name!r}, which must be a plain file name")
-    return Described(layout, found[0], schema, zone)
+    return Described(text, layout, found[0], schema, zone)

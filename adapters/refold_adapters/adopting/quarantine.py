@@ -1,7 +1,8 @@
 """What could not be adopted, byte for byte, until somebody has corrected it: a folder in the archive's `quarantine/`.
 
 Each folder that was left out, in whole or in part, has a copy there of its data file and its meta.json, at its own
-path, beside `finding.json`, which says what is wrong. Correcting the data file and adopting from the quarantine takes
+path, beside `finding.json`, which says what is wrong. A row of the table that was left out is a data file of its own in
+`quarantine/DATABASE/KEY`. Correcting the data file and adopting from the quarantine takes
 the rows in; the entry is then moved to `quarantine/.adopted`, so nothing that was ever put aside is deleted.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from refold.errors import StorageFailed
+from refold.names import encode_name
 
 from .candidates import Finding
 from .layout import Layout
@@ -23,6 +25,8 @@ from .survey import QUARANTINE
 
 FINDING = "finding.json"
 ADOPTED = ".adopted"
+LAYOUT = ".layout.toml"
+"""The layout by which the entries were read, so that they can be taken in without naming it again."""
 
 
 class Note(msgspec.Struct):
@@ -56,18 +60,39 @@ class Quarantine:
                 for name in (self._layout.data, self._layout.meta)
                 if (source / name).is_file() and not (source / name).is_symlink()
             }
-            note = Note(sha256(files.get(self._layout.data, b"")).hexdigest(), list(findings))
-            files[FINDING] = msgspec.json.format(msgspec.json.encode(note), indent=2) + b"\n"
-            place = self.root / (folder or "_")
-            data = files.get(self._layout.data)
-            stands = place / self._layout.data
-            if data is not None and stands.exists() and stands.read_bytes() != data:
-                place = place.with_name(f"{place.name}~{sha256(data).hexdigest()[:8]}")
-            place.mkdir(parents=True, exist_ok=True)
-            for name, content in files.items():
-                _write(place / name, content)
+            self._put(self.root / (folder or "_"), files, findings)
         except OSError as error:
             raise StorageFailed(str(source), "putting it into the quarantine", str(error)) from error
+
+    def remember(self, text: str) -> None:
+        """Keeps the layout, in TOML, if anything was put here."""
+        try:
+            if self.root.is_dir():
+                _write(self.root / LAYOUT, text.encode())
+        except OSError as error:
+            raise StorageFailed(str(self.root), "noting the layout", str(error)) from error
+
+    def put_row(self, key: str, data: bytes, findings: Sequence[Finding]) -> None:
+        """Keeps a row of the table, as a data file in a folder of the database's name and its key."""
+        assert self._layout.table is not None
+        place = (
+            self.root / self._layout.table.database / (encode_name(key.encode("utf-8", "backslashreplace").decode()))
+        )
+        try:
+            self._put(place, {self._layout.data: data}, findings)
+        except OSError as error:
+            raise StorageFailed(str(place), "putting a row into the quarantine", str(error)) from error
+
+    def _put(self, place: Path, files: dict[str, bytes], findings: Sequence[Finding]) -> None:
+        data = files.get(self._layout.data)
+        note = Note(sha256(data or b"").hexdigest(), list(findings))
+        files[FINDING] = msgspec.json.format(msgspec.json.encode(note), indent=2) + b"\n"
+        stands = place / self._layout.data
+        if data is not None and stands.exists() and stands.read_bytes() != data:
+            place = place.with_name(f"{place.name}~{sha256(data).hexdigest()[:8]}")
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            _write(place / name, content)
 
     def sync(self) -> None:
         """Returns once everything that was put is durable."""

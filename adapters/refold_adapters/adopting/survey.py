@@ -6,10 +6,12 @@ itself is passed over, so an archive that was adopted before can be looked over 
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -40,6 +42,21 @@ class Looked(msgspec.Struct):
     findings: list[Finding] = []
     is_live: bool = False
     hash: bytes | None = None
+
+
+class LeftRow(msgspec.Struct):
+    """A row of the table that cannot be taken, as a data file of its own, and why not."""
+
+    key: str
+    data: bytes
+    findings: list[Finding]
+
+
+class LookedRows(msgspec.Struct):
+    """A page of the table: the good rows and the others."""
+
+    rows: list[Candidate] = []
+    left: list[LeftRow] = []
 
 
 class Survey:
@@ -198,10 +215,8 @@ class Survey:
             return say("document-differs", f"{path} has SHA-256 {found[:16]}…, the row says {str(wanted)[:16]}…")
         return []
 
-    def table(
-        self, notice: Callable[[int], None] = lambda number: None
-    ) -> Iterator[tuple[list[Candidate], list[Finding]]]:
-        """The rows of the SQLite table, a page at a time, with what cannot be taken of them."""
+    def table(self, notice: Callable[[int], None] = lambda number: None) -> Iterator[LookedRows]:
+        """The rows of the SQLite table, a page at a time."""
         told = self._layout.table
         if told is None or not (self._root / told.database).is_file():
             return
@@ -225,15 +240,15 @@ class Survey:
         finally:
             connection.close()
 
-    def _table_rows(self, page: list[sqlite3.Row], before: int) -> tuple[list[Candidate], list[Finding]]:
-        rows, findings = [], []
+    def _table_rows(self, page: list[sqlite3.Row], before: int) -> LookedRows:
+        looked = LookedRows()
         assert self._layout.table is not None
         for number, row in enumerate(page, before + 1):
             cells = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over its values
             values, wrong = stored_cells(self._described.schema, cells)
             if wrong:
                 key = str(cells.get(self._key))
-                findings += [
+                findings = [
                     Finding(
                         "table-row",
                         what,
@@ -245,9 +260,19 @@ class Survey:
                     )
                     for field, what in wrong
                 ]
+                looked.left.append(LeftRow(key, row_csv(cells), findings))
                 continue
-            rows.append(self._candidate(None, number, values))
-        return rows, findings
+            looked.rows.append(self._candidate(None, number, values))
+        return looked
+
+
+def row_csv(cells: Mapping[str, object]) -> bytes:
+    """A row of a table as a data file. Text keeps its bytes, null is an empty cell, and a blob is spelt X'HEX'."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(cells)
+    writer.writerow([f"X'{cell.hex()}'" if isinstance(cell, bytes) else cell for cell in cells.values()])
+    return out.getvalue().encode("utf-8", "surrogateescape")
 
 
 def shown(path: str) -> str:

@@ -12,7 +12,8 @@ import msgspec
 from refold_adapters.adopting.adopt import AdoptReport, adopt, adopt_quarantined
 from refold_adapters.adopting.candidates import Finding
 from refold_adapters.adopting.layout import PRESETS, Described, load_layout, preset
-from refold_adapters.adopting.quarantine import Quarantine
+from refold_adapters.adopting.quarantine import LAYOUT, Quarantine
+from refold_adapters.adopting.survey import QUARANTINE
 
 from .context import Settled, pass_settled, perform
 from .options import speech
@@ -30,7 +31,9 @@ def _layout(function: Any) -> Any:
     )
 
 
-def _described(name: str | None, file: Path | None) -> Described:
+def _described(name: str | None, file: Path | None, kept: Path | None = None) -> Described:
+    if name is None and file is None and kept is not None and kept.is_file():
+        return load_layout(kept)
     if (name is None) == (file is None):
         raise click.UsageError("say --preset NAME or --layout FILE.toml")
     return preset(name) if name is not None else load_layout(file or Path())
@@ -101,7 +104,8 @@ def quarantine() -> None:
 @pass_settled
 def list_(settled: Settled, /, name: str | None, file: Path | None) -> int:
     """List the folders in the quarantine and what is wrong with each."""
-    box = Quarantine(settled.root.absolute(), _described(name, file).layout)
+    root = settled.root.absolute()
+    box = Quarantine(root, _described(name, file, root / QUARANTINE / LAYOUT).layout)
 
     async def work() -> None:
         for entry in await asyncio.to_thread(lambda: list(box.entries())):
@@ -130,7 +134,8 @@ def again(
     reason: str | None,
 ) -> int:
     """Take in what has been corrected, and each FOLDER as it is. What is still wrong stays; the exit code is 3 then."""
-    described, root = _described(name, file), settled.root.absolute()
+    root = settled.root.absolute()
+    described = _described(name, file, root / QUARANTINE / LAYOUT)
 
     async def work() -> int:
         report = await adopt_quarantined(root, described, as_they_are=folders, actor=actor, reason=reason)

@@ -315,6 +315,23 @@ async def test_rows_of_the_table_that_cannot_be_taken_are_named(root: Path) -> N
     found = [(finding.key, finding.field) for finding in report.findings if finding.kind == "table-row"]
     assert found == [("3", "datum"), ("4", "data_complete"), ("5", "kunde_name")]
     assert set(await records(root)) == {"1", "2", "3", "4", "5", "6"}
+    aside = root / "quarantine/werkstatt.db"
+    assert b"gestern" in (aside / "3/data.csv").read_bytes()
+    assert b",\xfc," in (aside / "5/data.csv").read_bytes()
+
+
+async def test_a_row_of_the_table_is_corrected_in_the_quarantine(tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    old_tool.fill(root, [order(1), order(2, auftrag_nr=None), order(3, auftrag_nr="7")])
+    report = await take(root)
+    assert (report.table_rows, report.quarantined, report.complete) == (1, 2, False)
+    data = root / "quarantine/werkstatt.db/2/data.csv"
+    assert data.read_bytes() == old_tool.spelt(order(2, auftrag_nr=None))
+    data.write_bytes(old_tool.spelt(order(2)))
+    again = await adopt_quarantined(root, WORKSHOP, clock=clock)
+    assert (again.written, again.released, again.complete) == (1, 1, True)
+    assert (await records(root))["2"]["auftrag_nr"] == "076002"
+    assert await asyncio.to_thread(lambda: len(list(Quarantine(root, WORKSHOP.layout).entries()))) == 1
 
 
 async def test_zero_and_nothing_are_two_things(root: Path) -> None:
