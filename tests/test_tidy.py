@@ -20,7 +20,7 @@ PURE = {
         *("fold", "conflict", "decide", "errors", "ports", "record", "replay", "frames", "session", "intake"),
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
         *("cursor", "pulls", "deletions", "attendance"),
-        *("verify", "verdict"),
+        *("verify", "verdict", "rota"),
         *("unique", "rules"),
     )
 } | {f"adapters/refold_adapters/backup/{name}.py" for name in ("manifest", "retention")}

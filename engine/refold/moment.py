@@ -175,7 +175,7 @@ def cut(moment: Moment, log: Changelog, tags: Callable[[], Mapping[str, Mapping[
         case AtPosition(position):
             if not 0 < position <= log.end():
                 raise PositionUnknown(position, log.end())
-            marks = {replica: _upto(log, replica, seq, _position, position) for replica, seq in heads.items()}
+            marks = vector_at(log, position)
         case _:
             millis = moment.millis
             newest = max((to_millis(_event(log, *dot).time) for dot in heads.items()), default=0)
@@ -184,6 +184,12 @@ def cut(moment: Moment, log: Changelog, tags: Callable[[], Mapping[str, Mapping[
             last = from_millis(millis + 1) - 1
             marks = {replica: _upto(log, replica, seq, _event_time, last) for replica, seq in heads.items()}
     return _whole(moment, log, {replica: seq for replica, seq in marks.items() if seq})
+
+
+def vector_at(log: Changelog, position: int) -> dict[str, int]:
+    """Of each replica, how many events stand up to a position."""
+    heads = log.heads()
+    return {replica: _upto(log, replica, head.seq, _position, position) for replica, head in sorted(heads.items())}
 
 
 def _held(moment: Moment, vector: Mapping[str, int], heads: Mapping[str, int]) -> dict[str, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -86,6 +86,17 @@ class Projection(Protocol):
 
     def close(self) -> None:
         """Lets go of files and connections."""
+
+
+@runtime_checkable
+class Pieces(Protocol):
+    """A projection that can be verified a piece at a time; all pieces together are what `verify` looks at."""
+
+    def pieces(self) -> list[str]:
+        """The names of the pieces: short, and the same ones in the next process."""
+
+    def verify_piece(self, name: str) -> list[Finding]:
+        """What differs in one piece."""
 
 
 class Changes(msgspec.Struct):

@@ -5,7 +5,9 @@ Each reads one moment, so what it returns fits together. `Reader` runs them wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -15,8 +17,9 @@ from .blame import blame as blamed
 from .conflict import Conflict, ConflictKind, Policy
 from .conflict_list import ConflictQuery, Entry, Listed, describe
 from .decide import settled_values
-from .events import Checkpoint, Event, Head
+from .events import Checkpoint, Event, Head, decode
 from .fold import State, decode_state
+from .moment import vector_at
 from .ports import Changelog, Query, Tables
 from .record import Record, find_record, load_record
 from .references import describe_dangling
@@ -139,6 +142,28 @@ def hashes(
 ) -> dict[tuple[str, int], bytes]:
     """The hashes of the events with these dots."""
     return {event.dot: event.hash for event in log.at(sorted(log.positions(dots)))}
+
+
+def stretch(after: int, log: Changelog, _tables: Tables) -> dict[str, Head]:
+    """Where each replica stands at a position, by the bytes of the events that are stored there."""
+    dots = [(replica, seq) for replica, seq in vector_at(log, after).items() if seq]
+    return {replica: Head(seq, sha256(stored).digest()) for replica, seq, stored in _bodies_of(dots, log)}
+
+
+def followers(heads: Mapping[str, Head], log: Changelog, _tables: Tables) -> dict[str, Head]:
+    """What the events that follow these heads say of them; of those that cannot be read, nothing."""
+    found = {}
+    for replica, seq, stored in _bodies_of([(replica, head.seq + 1) for replica, head in heads.items()], log):
+        with suppress(msgspec.DecodeError, TypeError, UnicodeDecodeError, RecursionError):
+            found[replica] = Head(seq - 1, decode(stored).prev)
+    return found
+
+
+def _bodies_of(dots: Iterable[tuple[str, int]], log: Changelog) -> Iterator[tuple[str, int, bytes]]:
+    for replica, seq in dots:
+        for position in log.positions([(replica, seq)]):
+            for _, stored in log.bodies(position - 1, 1):
+                yield replica, seq, stored
 
 
 def at(positions: Sequence[int], log: Changelog, _tables: Tables) -> list[Event]:

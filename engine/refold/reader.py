@@ -7,7 +7,7 @@ of one moment.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -35,6 +35,8 @@ from .progress import Progress
 from .projector import Follower, ProjectionStatus
 from .pulls import Asked, Page
 from .record import Record
+from .rota import Checked
+from .rounds import Round
 from .schema import PRIORITIES, Schema, collection_of
 from .values import show
 from .verdict import Finding, Report
@@ -389,18 +391,29 @@ class Reader:
         *,
         claims: Iterable[Claim] = (),
         only: Container[str] = EVERYTHING,
+        budget: float | None = None,
+        checked: MutableMapping[str, Checked] | None = None,
     ) -> Report:
         """Checks the log's chain, and the tables and the other projections against the log.
 
         `claims` are what witnesses from outside remember of the log; `only` some of the parts `log`, `tables`, and the
         names of projections. `progress` is told what is being checked and how far it has come. Raises nothing for what
         is found.
+
+        With a `budget`, in seconds, it looks at what was looked at longest ago, a piece at a time, and ends with the
+        piece at which the time is over; `checked` says when each was looked at last, and is brought up to date. What
+        has been covered is in the report.
         """
         findings: list[Finding] = []
         try:
             await self.settled()
         except ProjectionFailed as error:
             findings.append(Finding("projection-failed", str(error)))
+        if budget is not None:
+            remembered = {} if checked is None else checked
+            return await Round(self._read, self._store, progress, self._wall, remembered).run(
+                budget, findings, claims, only
+            )
         verification = Verification(self._read, self._store, progress)
         return await verification.run(findings, claims, only)
 

@@ -13,6 +13,8 @@ from enum import StrEnum
 
 import msgspec
 
+from .rota import Coverage
+
 FINDINGS_LIMIT = 1000
 """Findings of one part after which no more are listed: what comes after the first thousand tells nobody more."""
 
@@ -111,10 +113,11 @@ def judged(findings: Iterable[Finding]) -> list[Finding]:
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a verification looked at and found."""
+    """What a verification looked at and found; of one that had a budget, what it has covered."""
 
     findings: list[Finding]
     events: int
+    coverage: Coverage | None = None
 
     @property
     def ok(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from refold.schema import Schema
 
     TimeParam = click.ParamType[int]
+    DurationParam = click.ParamType[int]
     MomentParam = click.ParamType[Moment]
 else:
-    TimeParam = MomentParam = click.ParamType
+    TimeParam = DurationParam = MomentParam = click.ParamType
 
 
 class TimeType(TimeParam):
@@ -40,6 +42,25 @@ class TimeType(TimeParam):
             return parse_time(value)
         except TimeTextError as error:
             self.fail(f"{error}; {error.hint}", param, ctx)
+
+
+_DURATION = re.compile(r"(?:(\d{1,4})h)?(?:(\d{1,6})m)?(?:(\d{1,8})s)?", re.ASCII)
+
+
+class DurationType(DurationParam):
+    """How long, as `90s`, `10m` or `1h30m`, in seconds."""
+
+    name = "DURATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See `click.ParamType.convert`."""
+        if isinstance(value, int):
+            return value
+        found = _DURATION.fullmatch(value)
+        if found is None or not any(found.groups()):
+            self.fail(f"{value!r} is no length of time; say it as 90s, 10m, 2h or 1h30m", param, ctx)
+        hours, minutes, seconds = (int(part or 0) for part in found.groups())
+        return hours * 3600 + minutes * 60 + seconds
 
 
 class MomentType(MomentParam):

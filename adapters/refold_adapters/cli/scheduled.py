@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .context import Settled, pass_settled
-from .options import MomentType, against, at_option, speech
+from .options import DurationType, MomentType, against, at_option, speech
 
 if TYPE_CHECKING:
     from refold.moment import Moment
@@ -55,16 +55,22 @@ def export(
 @click.command()
 @click.option("--witness", "witnesses", multiple=True, metavar="PATH|URL", help="Who knows the log; may be repeated.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part; may be repeated.")
+@click.option(
+    "--budget",
+    type=DurationType(),
+    metavar="TIME",
+    help="Only so long (30s, 10m, 2h), what was checked longest ago first.",
+)
 @speech
 @pass_settled
-def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...]) -> int:
+def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...], budget: int | None) -> int:
     """Check the log's chain, tables and folders against the log, and the log against those who remember it.
 
     Exit code 4 when anything is found.
     """
     from .verifying import run_verify
 
-    return run_verify(settled, witnesses, only)
+    return run_verify(settled, witnesses, only, budget)
 
 
 @click.command()

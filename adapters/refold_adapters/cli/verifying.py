@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import refold
-from refold import Finding, Report, Verdict
+from refold import Engine, Finding, Report, Verdict
+from refold.clock import format_time, from_millis
 from refold.errors import FormatUnknown, LogCorrupt, ProjectionFailed, StorageFailed
+from refold.progress import uninterrupted
+from refold.rota import Coverage
 from refold.verdict import FROM_FOLDERS, OPENING, TABLES, judged
 from refold.verify import Claim
 from refold.verifying import EVERYTHING
@@ -18,6 +22,7 @@ from refold_adapters.folders.content import META
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.log_check import check_chain
 from refold_adapters.settings import load_settings
+from refold_adapters.verified import load_checked, save_checked
 from refold_adapters.witnesses import claims_of
 
 from .context import Settled, perform
@@ -33,18 +38,18 @@ MEANINGS = {
 }
 
 
-def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str]) -> int:
-    """Verifies the archive and says what was found; the exit code."""
+def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str], budget: int | None = None) -> int:
+    """Verifies the archive, for at most about so many seconds, and says what was found; the exit code."""
     lost = _lost(settled.root)
     if lost is None:
         settled.must_exist()
 
     async def work() -> int:
         with progress(quiet=settled.quiet) as bars:
-            report = lost or await verified(settled, bars, witnesses, only)
+            report = lost or await verified(settled, bars, witnesses, only, budget)
         if settled.json:
             told = {"ok": report.ok, "verdict": report.verdict, "findings": report.findings, "events": report.events}
-            document(told)
+            document({**told, **({} if budget is None else {"coverage": _covered(report)})})
         else:
             _tell(settled, report)
         return 0 if report.ok else 4
@@ -55,6 +60,8 @@ def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str]) 
 def _tell(settled: Settled, report: Report) -> None:
     for finding in report.findings:
         write(describe(finding) + "\n")
+    if report.coverage is not None and not settled.quiet:
+        _tell_coverage(report.coverage)
     if report.ok:
         if not settled.quiet:
             write(f"ok: {report.events} events\n")
@@ -64,12 +71,32 @@ def _tell(settled: Settled, report: Report) -> None:
         say(f"repair: {repair}")
 
 
+def _covered(report: Report) -> dict[str, Any] | None:
+    told = report.coverage
+    if told is None:
+        return None
+    oldest = format_time(from_millis(told.oldest)) if told.oldest is not None else None
+    return {"pieces": told.pieces, "checked": told.checked, "never": told.never, "oldest": oldest}
+
+
+def _tell_coverage(told: Coverage) -> None:
+    write(f"{told.checked} of {told.pieces} pieces were checked now, those that had waited longest\n")
+    if told.oldest is not None:
+        write(f"every piece was checked since {format_time(from_millis(told.oldest))}\n")
+    elif told.never:
+        write(f"{told.never} were never checked yet, or have grown since; run it again to go on\n")
+
+
 def _lacks_index(root: Path) -> bool:
     return load_settings(root).folders and not (root / INDEX).is_file()
 
 
 async def verified(
-    settled: Settled, bars: Callable[[str, int], None], witnesses: Sequence[str] = (), only: Sequence[str] = ()
+    settled: Settled,
+    bars: Callable[[str, int], None],
+    witnesses: Sequence[str] = (),
+    only: Sequence[str] = (),
+    budget: int | None = None,
 ) -> Report:
     """The report of a verification; what cannot be opened for damage is a finding as well."""
     claims: list[Claim] = []
@@ -80,13 +107,31 @@ async def verified(
         findings += unheard
     try:
         async with refold.open(settled.root, create=False, readonly=True) as engine:
-            report = await engine.verify(bars, claims=claims, only=only or EVERYTHING)
+            parts = only or EVERYTHING
+            if budget is None:
+                report = await engine.verify(bars, claims=claims, only=parts)
+            else:
+                report = await _in_turn(settled.root, engine, budget, bars, claims, parts)
     except (StorageFailed, LogCorrupt, FormatUnknown, ProjectionFailed) as error:
         report = await asyncio.to_thread(_unopened, settled.root, error)
     if (not only or "folders" in only) and await asyncio.to_thread(_lacks_index, settled.root):
         why = f"{INDEX} is not there, so the folders were not compared; `refold export` writes them anew"
         findings.append(Finding("unreadable", why, file=INDEX, repair=OPENING))
-    return Report(judged([*report.findings, *findings]), report.events)
+    return Report(judged([*report.findings, *findings]), report.events, report.coverage)
+
+
+async def _in_turn(
+    root: Path, engine: Engine, budget: int, bars: Callable[[str, int], None], claims: list[Claim], only: Container[str]
+) -> Report:
+    """A verification that goes on where those before it ended, and notes how far it has come."""
+    checked = await asyncio.to_thread(load_checked, root, engine.replica)
+    try:
+        return await engine.verify(bars, claims=claims, only=only, budget=budget, checked=checked)
+    finally:
+        try:
+            await uninterrupted(asyncio.to_thread(save_checked, root, engine.replica, checked))
+        except StorageFailed as error:
+            say(f"note: the next run will check the same again, since this could not be noted: {error}")
 
 
 def _unopened(root: Path, error: StorageFailed | LogCorrupt | FormatUnknown | ProjectionFailed) -> Report:

@@ -345,9 +345,13 @@ class Index:
         """The hashes of files at a place of which it was noted that what they hold is known."""
         return [found for (found,) in self._connection.execute("SELECT hash FROM accounted WHERE place = ?", (place,))]
 
-    def all_folders(self) -> Iterator[Folder]:
-        """Every folder, in the order of their numbers."""
-        last = 0
+    def newest(self) -> int:
+        """The greatest number of a folder; 0 where there is none."""
+        return int(self._connection.execute("SELECT coalesce(max(id), 0) FROM folders").fetchone()[0])
+
+    def all_folders(self, after: int = 0) -> Iterator[Folder]:
+        """Every folder whose number is greater, in the order of their numbers."""
+        last = after
         while page := self._folders(
             f"{self._ROW}, 0 FROM folders f LEFT JOIN dirty ON f.id = folder WHERE f.id > ? ORDER BY f.id LIMIT ?",
             last,

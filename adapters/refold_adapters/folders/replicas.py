@@ -13,10 +13,11 @@ up to which position records are routed, and events up to there are passed over 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -33,7 +34,9 @@ from .edits import Edit, Sparing, find_edits, hash_of
 from .index import PART, REWRITE, UNSURE, WHOLE, Folder, Index, Written
 from .render import MANY_RECORDS, Rendered, Renderer, Run, TooMany, abandoned_names, stale_names, unfinished_names
 from .source import ReadLog, SnapshotTables, Source
-from .verify import Verification
+from .verify import STRAYS, Verification
+
+T = TypeVar("T")
 
 BATCH = 500
 """Folders that are made durable together."""
@@ -109,13 +112,27 @@ class FolderReplicas:
         `folders-incomplete` when events are in no folder, and `folders-behind` when there is work left over that the
         next `apply` will do.
         """
-        with self._source.snapshot() as position:
-            current = position if self.checkpoint().position == position and not self._index.dirty() else None
-            verification = Verification(self._index, self._disk, self._renderer, self._source.log, current=current)
-            found = list(islice(verification.run(), FINDINGS_LIMIT))
+        found = self._verified(Verification.run)
         if waiting := self._index.dirty():
             found.append(Finding("folders-behind", f"{waiting} folders are still to be written"))
         return found
+
+    def pieces(self) -> list[str]:
+        """See `Pieces.pieces`."""
+        return self._verified(Verification.pieces)
+
+    def verify_piece(self, name: str) -> list[Finding]:
+        """See `Pieces.verify_piece`. Kinds as of `verify`."""
+        found = self._verified(lambda verification: verification.piece(name))
+        if name == STRAYS and (waiting := self._index.dirty()):
+            found.append(Finding("folders-behind", f"{waiting} folders are still to be written"))
+        return found
+
+    def _verified(self, look: Callable[[Verification], Iterable[T]]) -> list[T]:
+        with self._source.snapshot() as position:
+            current = position if self.checkpoint().position == position and not self._index.dirty() else None
+            verification = Verification(self._index, self._disk, self._renderer, self._source.log, current=current)
+            return list(islice(look(verification), FINDINGS_LIMIT))
 
     def edits(self, places: Sequence[str] | None = None, *, sure: bool = True) -> Iterator[Edit]:
         """Every file that somebody edited, in place or put aside, in some folders or in all. See `find_edits`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Generator, Iterable, Iterator
 from hashlib import sha256
-from itertools import islice, zip_longest
+from itertools import islice, takewhile, zip_longest
 
 from refold.events import Head
 from refold.ports import Changelog
@@ -31,6 +31,11 @@ from .render import Renderer
 
 _PAGE = 500
 
+PIECE = 500
+"""Folders that are one piece."""
+
+STRAYS = "strays"
+
 
 class Verification:
     """One pass over all folders. `current` is the position at which the tables stand, if the folders do so too.
@@ -44,6 +49,7 @@ class Verification:
         self._disk = disk
         self._renderer = renderer
         self._current = current
+        self._events_seen = 0
 
     def run(self) -> Iterator[Finding]:
         """Everything that differs."""
@@ -67,6 +73,41 @@ class Verification:
         yield from testimony.findings()
         if seen < self._index.count():
             yield from self._missing()
+        yield from self._incomplete()
+
+    def pieces(self) -> list[str]:
+        """The names of the pieces in which all folders can be looked at: runs of them, and what stands elsewhere."""
+        return [STRAYS, *(str(start) for start in range(0, self._index.newest(), PIECE))]
+
+    def piece(self, name: str) -> Iterator[Finding]:
+        """Everything that differs in one piece."""
+        if name == STRAYS:
+            yield from self._strays()
+            return
+        testimony = Testimony(self._log.heads())
+        start = int(name)
+        for folder in takewhile(lambda folder: folder.id <= start + PIECE, self._index.all_folders(start)):
+            intact = yield from self._folder(folder)
+            if folder.stands is not None:
+                meta = folder.written if intact else read_meta(self._disk.read(folder.stands, META))
+                self._hold(testimony, claims_of(folder.stands, meta))
+        yield from testimony.findings()
+
+    def _strays(self) -> Iterator[Finding]:
+        """What stands where no folder is, and whether all folders together hold all events."""
+        testimony = Testimony(self._log.heads())
+        walk = self._disk.walk()
+        while page := list(islice(walk, _PAGE)):
+            folders = self._index.standing([place for place, _ in page])
+            for place, names in page:
+                if place not in folders:
+                    meta = yield from self._stray(place, names)
+                    self._hold(testimony, claims_of(place, meta))
+        yield from testimony.findings()
+        self._events_seen = sum(one.written.count for one in self._index.all_folders() if one.written is not None)
+        yield from self._incomplete()
+
+    def _incomplete(self) -> Iterator[Finding]:
         if self._current is not None and self._events_seen != self._current:
             detail = f"together the folders hold {self._events_seen} events, the log {self._current}"
             yield Finding("folders-incomplete", detail)

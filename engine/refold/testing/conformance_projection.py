@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refold.events import Event
-from refold.ports import Projection
+from refold.ports import Pieces, Projection
 from refold.replay import advance
 
 from .conformance_tables import PARTS, THINGS
@@ -62,6 +62,15 @@ class ProjectionConformance:
             contents.append(self.content(projection))
             projection.close()
         assert contents[0] == contents[1] == contents[2]
+
+    def test_pieces_find_nothing_where_nothing_is_wrong(self) -> None:
+        events = self.events()
+        projection = self.make(events)
+        self.follow(projection, events, 3)
+        names = projection.pieces() if isinstance(projection, Pieces) else []
+        assert len(set(names)) == len(names)
+        assert not any(projection.verify_piece(name) for name in names if isinstance(projection, Pieces))
+        projection.close()
 
     def test_a_reset_forgets_and_the_log_brings_it_back(self) -> None:
         events = self.events()

@@ -115,3 +115,26 @@ def test_an_archive_inside_another_is_left_alone(world: World, replicas: FolderR
     assert inside.verify() == [] and replicas.verify() == []
     inside.close()
     replicas.close()
+
+
+def test_pieces_find_together_what_one_pass_finds(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refold_adapters.folders.verify.PIECE", 1)
+    for number in range(5):
+        world.put("orders", {"id": f"more{number}", "place": f"q{number}"})
+    replicas = world.replicas()
+    world.follow(replicas)
+    assert len(replicas.pieces()) >= 8
+    assert [replicas.verify_piece(name) for name in replicas.pieces()] == [[]] * len(replicas.pieces())
+    (world.root / "p1/data.csv").write_text("nothing")
+    (world.root / "q0/events.jsonl").unlink()
+    for path in (world.root / "q1").iterdir():
+        path.unlink()
+    (world.root / "q1").rmdir()
+    (world.root / "stray").mkdir()
+    for name in ("meta.json", "events.jsonl"):
+        (world.root / "stray" / name).write_bytes((world.root / "q2" / name).read_bytes())
+    meta = world.root / "q3/meta.json"
+    meta.write_bytes(meta.read_bytes().replace(b'"seq": ', b'"seq": 9'))
+    found = [finding for name in replicas.pieces() for finding in replicas.verify_piece(name)]
+    assert sorted(map(repr, found)) == sorted(map(repr, replicas.verify()))
+    assert {finding.kind for finding in found} == {"folder-altered", "folder-missing", "folder-stray", "log-cut"}
