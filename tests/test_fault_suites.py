@@ -1,4 +1,5 @@
-"""The short forms of `scripts/faults`: calls that fail, disks that fill up, power that fails, inputs nobody writes.
+"""The short forms of `scripts/faults`: calls that fail, disks that fill up, power that fails, processes that die,
+inputs nobody writes.
 
 Each is a run of the script with a known seed; a failure names the experiments, and how to lead them again.
 """
@@ -56,6 +57,14 @@ def test_power_that_fails() -> None:
     assert {group.partition(" ")[0] for group in figures["groups"]} == CASES.keys()
 
 
+@needs_compiler
+def test_processes_that_die() -> None:
+    cases = "restore,in-place-folders,recover,rebuild,prune,edits"
+    figures = faults("kills", "--cases", cases, "--passages", "1", "--seed", "short")
+    assert figures["wrong"] == []
+    assert figures["experiments"] == 12
+
+
 def test_inputs_that_nobody_writes() -> None:
     figures = faults("fuzz", "--inputs", "11000", "--seed", "short")
     assert figures["wrong"] == []
@@ -74,6 +83,8 @@ PLANTED = {
     "folders_checkpoint_first": ("folder", "power --cases put --crashes 24"),
     "renamed_before_durable": ("tell no more", "power --cases put --crashes 300 --match free:0.5"),
     "directories_not_durable": ("is not there", "power --cases create --crashes 30 --match free:0.0:"),
+    "edits_forgotten": ("things/by-hand", "kills --cases edits"),
+    "parents_pruned_first": ("backups: ", "kills --cases prune"),
     "published_without_sync": ("is not there", "power --cases restore --crashes 6 --match :0.0:"),
     "segments_not_synced": ("not on the share", "power --cases share --crashes 6 --match :0.0:"),
     "old_wal_comes_back": ("are lost", "power --cases in-place-folders --crashes 200 --match free:0.[58]"),

@@ -18,7 +18,8 @@ import msgspec
 
 import refold
 from refold.engine import Engine
-from refold_adapters.backup import Order, create, read_history, restore_backup
+from refold_adapters.backup import Order, Policy, create, prune, read_history, restore_backup
+from refold_adapters.hand_edits import adopt_edits
 from refold_adapters.importing import Plan, Wording, import_file
 from refold_adapters.recovery import recover, restore
 from tests.crash.work import PARTS, THINGS
@@ -83,6 +84,8 @@ async def _prepare(place: Path) -> None:
         await engine.settled()
         await asyncio.to_thread(shutil.copytree, place / "archive", place / "left", ignore=_lasting)
     await asyncio.to_thread(_backup, place, "kept", incremental=False)
+    for number in range(4):
+        await asyncio.to_thread(_backup, place, "many", incremental=bool(number % 2), number=number)
     await asyncio.to_thread(shutil.rmtree, place / "archive")
     (place / "left").rename(place / "archive")
 
@@ -178,9 +181,10 @@ def _restoring(target: str | None, origin: str) -> Callable[[Path, Report], Coro
     return act
 
 
-def _backup(place: Path, name: str, *, incremental: bool) -> None:
+def _backup(place: Path, name: str, *, incremental: bool, number: int = 0) -> None:
     order = Order(incremental=incremental)
-    create(place / "archive", place / name, order, now=NOW + incremental, salt=bytes(16), tell=lambda what, done: None)
+    now = NOW + (number or incremental)
+    create(place / "archive", place / name, order, now=now, salt=bytes(16), tell=lambda what, done: None)
 
 
 async def _back_up(place: Path, report: Report) -> None:
@@ -198,6 +202,39 @@ async def _restore_backup(place: Path, report: Report) -> None:
         report.done("restore")
 
 
+async def _prune(place: Path, report: Report) -> None:
+    report.attempt("prune")
+    policy = Policy(last=1)
+    await asyncio.to_thread(
+        prune, place / "many", policy, dry_run=False, now=NOW, secret=lambda: None, tell=lambda what, done: None
+    )
+    report.done("prune")
+
+
+EDITED = {
+    "north/here/data.things.csv": ("base-0,north,,0", "base-0,north,,77"),
+    "west/here/data.csv": ("", "by-hand,west,,5\n"),
+}
+"""What somebody edits: a cell of one file, and a row more in another."""
+
+
+def edit(archive: Path) -> None:
+    """Edits two data files by hand."""
+    for name, (old, new) in EDITED.items():
+        text = (archive / name).read_text()
+        changed = text.replace(old, new) if old else text + new
+        if changed == text:
+            raise AssertionError(f"nothing to edit in {name}: {text}")
+        (archive / name).write_text(changed)
+
+
+async def _adopt_edits(place: Path, report: Report) -> None:
+    async with refold.open(place / "archive") as engine:
+        report.attempt("things/by-hand")
+        await adopt_edits(engine, actor="ann")
+        report.done("things/by-hand")
+
+
 async def _recover(place: Path, report: Report) -> None:
     report.attempt("restore")
     done = await recover([str(place / "archive"), str(place / "share")], place / "restored")
@@ -211,7 +248,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     `makes` is there whole or not at all, unless `grows`. `refusals` are codes with which an archive may refuse to be
     opened until the operation is done again. `copies` says that what is made has the events of the archive, `loses`
     that the log is gone before, `same` that events keep their positions, `speaks` that it acknowledges something,
-    `shares` that it writes to the share, `backs` that it makes backups.
+    `shares` that it writes to the share, `backs` that it makes backups, `prunes` that it removes some, `edits` that
+    files were edited by hand before.
     """
 
     name: str
@@ -226,6 +264,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     speaks: bool = True
     shares: bool = False
     backs: bool = False
+    prunes: bool = False
+    edits: bool = False
 
 
 CASES = {
@@ -243,6 +283,8 @@ CASES = {
         Case(name="restore-backup", act=_restore_backup, makes="restored", copies=True),
         Case(name="recover", act=_recover, makes="restored", copies=True),
         Case(name="backup", act=_back_up, backs=True),
+        Case(name="prune", act=_prune, prunes=True),
+        Case(name="edits", act=_adopt_edits, edits=True),
         Case(name="in-place", act=_restoring(None, "log")),
         Case(
             name="in-place-folders",

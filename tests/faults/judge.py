@@ -19,13 +19,15 @@ import msgspec
 import refold
 from refold import RefoldError
 from refold.events import Event, canonical, decode
-from refold_adapters.backup import BackupUnknown, read_history, verify
+from refold_adapters.backup import BackupUnknown, newest, read_history, verify
 from refold_adapters.folders import FoundEvent, read_events
 from refold_adapters.folders.disk import EDITED
+from refold_adapters.hand_edits import edits_of
 from refold_adapters.share import segments
 from tests.crash.look import leftovers, rows, tables, tree
 
-from .cases import MOVED, Case, Report, thing
+from .cases import EDITED as EDITED_FILES
+from .cases import MOVED, NOW, Case, Report, thing
 
 EMPTY = sha256(b"").hexdigest()[:8]
 KEPT = ".before-restore"
@@ -128,6 +130,7 @@ def judge(case: Case, place: Path, base: Path, said: Said) -> list[str]:
         *_witnessed(case, place, base, said),
         *_shared(case, place, base, said),
         *_backed(case, place, base, said),
+        *_pruned(case, place, said),
     ]
     refused = False
     for name in case.archives:
@@ -141,6 +144,9 @@ def judge(case: Case, place: Path, base: Path, said: Said) -> list[str]:
     if complaints:
         return complaints
     complaints += _again(case, place)
+    complaints += _left_over(place)
+    if case.edits and not complaints:
+        complaints += asyncio.run(_edited(place / "archive"))
     if refused and not complaints:
         for name in case.archives:
             complaints += _archive(case, name, place, base, said, scratch)
@@ -190,9 +196,48 @@ def _backed(case: Case, place: Path, base: Path, said: Said) -> Iterator[str]:
         yield f"a backup was acknowledged, and ends at {last}"
 
 
+def _pruned(case: Case, place: Path, said: Said) -> Iterator[str]:
+    """The backups that are left are in order, the newest and what it needs among them."""
+    if not case.prunes:
+        return
+    names = [path for path in (place / "many").iterdir() if path.suffix == ".zip"]
+    history = read_history(place / "many", lambda: None)
+    found = verify(names, history, whole=True, secret=lambda: None, tell=lambda what, done: None)
+    yield from (f"backups: {finding}" for finding in found.findings)
+    if newest(history).millis != NOW + 3:
+        yield "the newest backup is gone"
+    if "prune" in said.acknowledged and len(names) != 2:
+        yield f"{len(names)} backups are left"
+
+
+async def _edited(root: Path) -> list[str]:
+    """Whether edits by hand are in the records, and nothing of them is left in the folders."""
+    async with refold.open(root) as engine:
+        cell, row = await engine.get("things", "base-0"), await engine.get("things", "by-hand")
+        left = await edits_of(engine, sure=True)
+    found = cell is not None and cell.values["n"] == 77 and row is not None and row.values["n"] == 5
+    return [*([] if found else ["an edit is lost"]), *(f"an edit is left: {edit}" for edit in left.listed)]
+
+
+def _left_over(place: Path) -> Iterator[str]:
+    """What is there only while something is made, and stays although it was made."""
+    for path in place.rglob("*"):
+        if path.name.endswith((".partial", ".refold", ".tmp")) or (path.is_dir() and not any(path.iterdir())):
+            yield f"left over: {path.relative_to(place)}"
+
+
+def _by_hand() -> Iterator[str]:
+    """How complaints name the files that were edited: they stay so until the edits are adopted."""
+    for file in EDITED_FILES:
+        folder, _, name = file.rpartition("/")
+        yield file
+        yield f"folder='{folder}', file='{name}'"
+
+
 def _archive(case: Case, name: str, place: Path, base: Path, said: Said, scratch: Path) -> Iterator[str]:
     found = examine(place / name, scratch)
-    yield from (f"{name}: {complaint}" for complaint in found.complaints)
+    told = [one for one in found.complaints if not (case.edits and any(file in one for file in _by_hand()))]
+    yield from (f"{name}: {complaint}" for complaint in told)
     before = bodies(base / name)
     if case.same and found.bodies[: len(before)] != before:
         yield f"{name}: its log does not go on from what it was"
@@ -200,7 +245,7 @@ def _archive(case: Case, name: str, place: Path, base: Path, said: Said, scratch
         yield f"{name}: {len(lost)} events of {len(before)} are lost"
     known = {operation(decode(body)) for body in before}
     attempted = said.attempted | ({"/restores", "/tags"} if "restore" in said.attempted else set())
-    acknowledged = said.acknowledged - {"restore", "sync", "backup"}
+    acknowledged = said.acknowledged - {"restore", "sync", "backup", "prune"}
     if "sync" in said.attempted:
         peers = {operation(decode(body)) for one in ("archive", "other") for body in bodies(base / one)}
         attempted |= peers

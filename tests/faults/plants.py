@@ -22,7 +22,8 @@ import refold_adapters.recovery.building
 import refold_adapters.recovery.restoring
 import refold_adapters.share.segments
 from refold.errors import Locked, StorageFailed
-from refold_adapters import sqlite_log
+from refold_adapters import hand_edits, sqlite_log
+from refold_adapters.backup import pruning, retention
 from refold_adapters.folders import FolderReplicas, disk
 from refold_adapters.lock import Holder, Lock
 from refold_adapters.sqlite_connection import connect
@@ -128,6 +129,26 @@ def raw_errors() -> None:
     _put(refold_adapters.archive, "remove_database", remove)
 
 
+def edits_forgotten() -> None:
+    """A file that was edited is put away before what it says is in the log."""
+
+    async def forget(self: Any, comparison: object, page: object) -> None:
+        del self, comparison, page
+
+    _put(hand_edits._Adoption, "_page", forget)
+
+
+def parents_pruned_first() -> None:
+    """Backups are removed before those that go on from them."""
+    real = retention.decide
+
+    def backwards(candidates: Any, policy: Any) -> Any:
+        decision = real(candidates, policy)
+        return msgspec.structs.replace(decision, remove=decision.remove[::-1])
+
+    _put(pruning, "decide", backwards)
+
+
 def trailing_bytes_taken() -> None:
     """What stands behind a frame is passed over."""
     whole = refold.frames.from_frame
@@ -170,6 +191,8 @@ PLANTS: dict[str, Callable[[], None]] = {
         segments_not_synced,
         old_wal_comes_back,
         raw_errors,
+        edits_forgotten,
+        parents_pruned_first,
         trailing_bytes_taken,
         length_unbounded,
         holder_raw,

@@ -1,6 +1,7 @@
 /* Preloaded into a process, lets system calls on the files below one directory fail, or writes them down.
 
-   Armed for faults, the n-th of the chosen calls fails, or writes less than it was given, and what follows may fail too.
+   Armed for faults, the n-th of the chosen calls fails, or writes less than it was given, and what follows may fail too;
+   or the process dies there, before the call or in the middle of a write.
    Armed for a trace, every call that changes a file or a directory, or makes one durable, is appended to a file with what
    it wrote, in the order in which the kernel saw them. Files of which SQLite makes an index in memory are left out. */
 #define _GNU_SOURCE
@@ -8,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,7 +18,7 @@
 #include <unistd.h>
 
 enum { OPEN, READ, WRITE, TRUNCATE, FSYNC, SYNCFS, RENAME, LINK, UNLINK, MKDIR, RMDIR, MARK };
-enum { COUNT, ONCE, ALWAYS, SHORT, HALF };
+enum { COUNT, ONCE, ALWAYS, SHORT, HALF, KILL, TORN };
 #define FILES 4096
 #define NAME 1024
 
@@ -25,7 +27,7 @@ static char root[NAME];
 static char names[FILES][NAME];
 static int armed, mode, failure, trace = -1;
 static unsigned calls;
-static long when, seen[MARK];
+static long when, total, seen[MARK];
 static char struck[NAME + 32];
 
 #define REAL(type, name, ...) static type (*real_##name)(__VA_ARGS__)
@@ -58,6 +60,7 @@ __attribute__((constructor)) static void find(void) {
 void faults_inject(const char *below, unsigned chosen, long nth, int number, int how) {
     snprintf(root, sizeof root, "%s", below);
     memset(seen, 0, sizeof seen);
+    total = 0;
     calls = chosen, when = nth, failure = number, mode = how, struck[0] = 0, armed = 1;
 }
 
@@ -114,19 +117,22 @@ static uint64_t inode_at(const char *path) {
     return lstat(path, &found) ? 0 : found.st_ino;
 }
 
+static int dies(void) { return kill(getpid(), SIGKILL); }
+
 /* Whether this call is to fail (-1), to do half of what it should (1), or to be left alone (0). */
 static int strikes(int call, const char *path, const char *what) {
     if (armed != 1 || !(calls & (1u << call)) || !ours(path)) return 0;
     int found = 0;
     pthread_mutex_lock(&lock);
     long nth = ++seen[call];
-    if (mode == ONCE || mode == SHORT || mode == HALF) found = nth == when;
+    if (++total == when && mode == KILL) dies();
+    if (mode == ONCE || mode == SHORT || mode == HALF || mode == TORN) found = nth == when;
     if (mode == ALWAYS) found = nth >= when;
     int later = mode == HALF && nth > when;
     if (found && !struck[0]) snprintf(struck, sizeof struck, "%s %s", what, path);
     pthread_mutex_unlock(&lock);
     if (!found && !later) return 0;
-    if (found && (mode == SHORT || mode == HALF)) return 1;
+    if (found && (mode == SHORT || mode == HALF || mode == TORN)) return 1;
     errno = failure;
     return -1;
 }
@@ -189,6 +195,10 @@ static ssize_t written(int descriptor, const void *data, size_t size, off_t offs
     int strike = strikes(WRITE, name, placed ? "pwrite" : "write");
     if (strike < 0) return -1;
     if (strike > 0 && size > 1) size /= 2;
+    if (strike > 0 && mode == TORN) {
+        if (placed) real_pwrite64(descriptor, data, size, offset); else real_write(descriptor, data, size);
+        dies();
+    }
     if (armed != 2 || !ours(name)) return placed ? real_pwrite64(descriptor, data, size, offset) : real_write(descriptor, data, size);
     pthread_mutex_lock(&lock);
     if (!placed) offset = fcntl(descriptor, F_GETFL) & O_APPEND ? lseek(descriptor, 0, SEEK_END) : lseek(descriptor, 0, SEEK_CUR);

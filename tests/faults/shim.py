@@ -34,13 +34,20 @@ class Call(IntEnum):
 
 
 class Mode(IntEnum):
-    """How: only counted, failing once, from then on, writing half, or writing half and failing from then on."""
+    """How: only counted, failing once, from then on, writing half, or writing half and failing from then on; or the
+    process dies, before the call or when half is written."""
 
     COUNT = 0
     ONCE = 1
     ALWAYS = 2
     SHORT = 3
     HALF = 4
+    KILL = 5
+    TORN = 6
+
+
+CHANGING = [call for call in Call if call not in {Call.OPEN, Call.READ, Call.MARK}]
+"""The calls that change something, or make it durable."""
 
 
 def compiler() -> str | None:
@@ -75,6 +82,13 @@ class Shim:
         """Lets calls on what is below `root` fail from now on."""
         number = getattr(errno, error)
         self._library.faults_inject(os.fsencode(root), 1 << call, ctypes.c_long(nth), number, int(mode))
+
+    def kill(self, root: Path, nth: int, *, torn: bool) -> None:
+        """Has this process die at the n-th call that changes something below `root`, or in the middle of its n-th
+        write."""
+        chosen = 1 << Call.WRITE if torn else sum(1 << call for call in CHANGING)
+        how = Mode.TORN if torn else Mode.KILL
+        self._library.faults_inject(os.fsencode(root), chosen, ctypes.c_long(nth), 0, int(how))
 
     def count(self, root: Path) -> None:
         """Counts the calls on what is below `root` from now on."""

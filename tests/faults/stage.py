@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import msgspec
 from refold import RefoldError
 from tests.crash.campaign import fork, kill, reap
 
-from .cases import CASES, Case, Report, prepare
+from .cases import CASES, Case, Report, edit, prepare
 from .judge import Said, judge, read
 from .shim import Shim
 
@@ -55,13 +56,15 @@ class Stage:
         if not base.exists() and (complaint := self._child(lambda: prepare(base))):
             raise Failed(f"preparing: {complaint}")
 
-    def _child(self, body: Callable[[], None]) -> str:
+    def _child(self, body: Callable[[], None], *, mortal: bool = False) -> str:
         output = self.scratch / "output"
         pid = fork(body, output)
         status = reap(pid, LIMIT)
         if status is None:
             kill(pid)
             return f"it hangs: {output.read_text()[-2000:]}"
+        if mortal and status == signal.SIGKILL:
+            return ""
         return f"it ended with {status}: {output.read_text()[-3000:]}" if status else ""
 
     def fresh(self) -> Path:
@@ -76,10 +79,17 @@ class Stage:
         if case.loses:
             for side in ("", "-wal"):
                 (place / "archive" / f"changelog.db{side}").unlink(missing_ok=True)
+        if case.edits:
+            edit(place / "archive")
         return place
 
-    def lead(self, case: Case, place: Path, arm: Callable[[], None], after: Callable[[], None]) -> Outcome:
-        """The operation with the shim armed in its process; `after` is done there too. What it said, not yet judged."""
+    def lead(
+        self, case: Case, place: Path, arm: Callable[[], None], after: Callable[[], None], *, mortal: bool = False
+    ) -> Outcome:
+        """The operation with the shim armed in its process; `after` is done there too. What it said, not yet judged.
+
+        A `mortal` process may be killed.
+        """
         file = self.scratch / f"{place.name}-report"
 
         def body() -> None:
@@ -93,7 +103,7 @@ class Stage:
                 self.shim.stop()
                 after()
 
-        complaint = self._child(body)
+        complaint = self._child(body, mortal=mortal)
         said = read(file.read_text().splitlines() if file.exists() else [])
         complaints = [f"no error of ours: {complaint}"] if complaint else []
         complaints += [f"an error without a hint: {code}" for code in said.errors if code.startswith("no hint")]

@@ -19,7 +19,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -208,6 +208,10 @@ class PosixDisk:
                     count = os.write(descriptor, data)
                     if count < len(data):
                         _write_all(descriptor, memoryview(data)[count:])
+                except OSError:
+                    with suppress(OSError):
+                        os.unlink(f"{prefix}{name}{ending}", dir_fd=parent)
+                    raise
                 finally:
                     os.close(descriptor)
                 if fresh and ending:

@@ -35,6 +35,7 @@ MAGIC = b"refold segment 1\n"
 HEADER_LIMIT = 1 << 20
 SIZE_LIMIT = 1 << 30
 _NAME = re.compile(r"([0-9]{8})-([0-9a-f]{32})\.segment")
+_UNFINISHED = ".partial"
 _WRITER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -101,7 +102,7 @@ def write(folder: Path, number: int, events: Sequence[Event], bodies: Sequence[b
     told = _encode(header)
     data = b"".join((MAGIC, len(told).to_bytes(4, "big"), told, payload))
     path = folder / f"{number:08}-{sha256(data).hexdigest()[:32]}.segment"
-    beside = folder / f".{path.name}.partial"
+    beside = folder / f".{path.name}{_UNFINISHED}"
     try:
         make_directory(folder)
         with beside.open("wb") as file:
@@ -115,6 +116,13 @@ def write(folder: Path, number: int, events: Sequence[Event], bodies: Sequence[b
             beside.unlink()
         raise StorageFailed(str(path), "writing a segment", str(error)) from error
     return Segment(path, header, len(MAGIC) + 4 + len(told))
+
+
+def clear(folder: Path) -> None:
+    """Removes what a writer that was killed left unfinished in its folder; where that cannot be done, it stays."""
+    with suppress(OSError):
+        for path in folder.glob(f".*.segment{_UNFINISHED}"):
+            path.unlink()
 
 
 def last_number(folder: Path) -> int:

@@ -29,7 +29,7 @@ from refold.session import MAX_SKEW, ClockAhead, Standing
 from refold.sync import Side
 from refold.vector import covers, includes, missing
 
-from .segments import Segment, SegmentRefused, last_number, plan, read_events, scan, write
+from .segments import Segment, SegmentRefused, clear, last_number, plan, read_events, scan, write
 
 SEGMENT_EVENTS = 10_000
 SEGMENT_BYTES = 16 << 20
@@ -85,6 +85,7 @@ class ShareSide:
 
     def _look(self, theirs: Mapping[str, int], turn: int) -> tuple[list[Segment], list[Segment]]:
         """The segments that name something of what the peer has, and those of them to be read now."""
+        clear(self._folder)
         for found in scan(self._root):
             if isinstance(found, Segment):
                 self._segments.append(found)

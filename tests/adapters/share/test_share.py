@@ -137,6 +137,17 @@ async def test_a_half_copied_share_gives_what_it_can_and_names_what_is_missing(
         assert await a.digest() == await b.digest()
 
 
+async def test_what_a_killed_writer_left_unfinished_is_removed_by_its_next_session(tmp_path: Path) -> None:
+    async with archives(tmp_path, "a", "b") as (a, b):
+        await b.sync(url(tmp_path))
+        left = [tmp_path / "share" / name / f".00000001-{'0' * 32}.segment.partial" for name in "ab"]
+        left[0].parent.mkdir(exist_ok=True)
+        for path in left:
+            path.write_bytes(b"half")
+        await a.sync(url(tmp_path))
+        assert [path.exists() for path in left] == [False, True]
+
+
 async def test_a_share_that_cannot_be_written_is_a_typed_error_and_reading_it_worked(tmp_path: Path) -> None:
     async with archives(tmp_path, "a", "b") as (a, b):
         await a.put("notes", {"id": "1"})
