@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,11 +28,16 @@ class Holder(msgspec.Struct):
     since: str
 
 
+PAUSE_SECONDS = 0.1
+"""How often whoever waits for a lock asks for it."""
+
+
 class Lock:
-    """A lock that is held from `acquire` to `release`."""
+    """A lock that is held from `acquire` to `release`. `left` is who held it last, and died without giving it back."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.left: Holder | None = None
         self._descriptor = -1
 
     def acquire(self, now: int) -> None:
@@ -41,6 +48,7 @@ class Lock:
             raise StorageFailed(str(self.path), "opening the lock", str(error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.left = _holder(os.pread(descriptor, 4096, 0))
             holder = Holder(os.getpid(), socket.gethostname(), format_time(from_millis(now)))
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(holder), 0)
@@ -65,11 +73,33 @@ class Lock:
             return True
         return True
 
+    def acquire_within(
+        self,
+        seconds: float,
+        clock: Callable[[], int],
+        *,
+        waiting: Callable[[Locked], None] = lambda refusal: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Takes the lock, for which it waits so long; `waiting` is told once who holds it. Raises `Locked`.
+
+        `clock` tells Unix milliseconds. For code that may block.
+        """
+        deadline = clock() + round(seconds * 1000)
+        told = False
+        while True:
+            try:
+                return self.acquire(clock())
+            except Locked as refusal:
+                if clock() >= deadline:
+                    raise
+                if not told:
+                    waiting(refusal)
+                told = True
+            pause(PAUSE_SECONDS)
+
     def _refusal(self, text: bytes) -> Locked:
-        try:
-            holder = msgspec.json.decode(text, type=Holder)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            holder = Holder(0, "unknown", "unknown")
+        holder = _holder(text) or Holder(0, "unknown", "unknown")
         return Locked(str(self.path), holder.pid, holder.host, holder.since)
 
     def release(self) -> None:
@@ -79,3 +109,11 @@ class Lock:
                 os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _holder(text: bytes) -> Holder | None:
+    """Who a lock's text names; None where it names nobody."""
+    try:
+        return msgspec.json.decode(text, type=Holder)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

@@ -37,6 +37,7 @@ CODES = {
     "ReceiptRefused": 4,
     "ArchiveMissing": 10,
     "Locked": 11,
+    "DatabaseBusy": 11,
 }
 """The exit codes of errors that have one of their own, by the name of their class; the others exit with 1."""
 

@@ -1,4 +1,4 @@
-"""The commands that schedulers run: export, verify, restore.
+"""The commands that schedulers run: export, verify, restore, on a refold archive or on an older tool's.
 
 What does the work is imported once it is known what is wanted.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .context import Settled, pass_settled
+from .older import TwoWays, older
 from .options import DurationType, MomentType, against, at_option, speech
 
 if TYPE_CHECKING:
@@ -20,12 +21,13 @@ PARTS = ("log", "tables", "folders")
 FORMATS = ("csv", "jsonl", "json")
 
 
-@click.command()
+@click.command(cls=TwoWays)
 @click.argument("collection", required=False)
 @click.option("--format", "kind", type=click.Choice(FORMATS), help="Write records out in this format.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="To this file, not stdout.")
 @click.option("--neutralise", is_flag=True, help="Make formulas in CSV safe for spreadsheets; import takes it off.")
 @at_option
+@older
 @speech
 @pass_settled
 def export(
@@ -38,7 +40,11 @@ def export(
     *,
     neutralise: bool,
 ) -> int:
-    """Bring the folders up to date; or, with --format, write the records of a COLLECTION to stdout or a file."""
+    """Bring the folders up to date; or, with --format, write the records of a COLLECTION to stdout or a file.
+
+    With --config, or --db and --archive, write the rows of an older tool's table into its folders. Exit code 3 when
+    some could not be.
+    """
     from .exporting import settle_folders, write_records
 
     if kind is None:
@@ -52,7 +58,7 @@ def export(
     return write_records(settled, collection, kind, output, at, neutralise=neutralise)
 
 
-@click.command()
+@click.command(cls=TwoWays)
 @click.option("--witness", "witnesses", multiple=True, metavar="PATH|URL", help="Who knows the log; may be repeated.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part; may be repeated.")
 @click.option(
@@ -61,19 +67,21 @@ def export(
     metavar="TIME",
     help="Only so long (30s, 10m, 2h), what was checked longest ago first.",
 )
+@older
 @speech
 @pass_settled
 def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...], budget: int | None) -> int:
     """Check the log's chain, tables and folders against the log, and the log against those who remember it.
 
-    Exit code 4 when anything is found.
+    Exit code 4 when anything is found. With --config, or --db and --archive, check the folders of an older tool, and
+    its table against them.
     """
     from .verifying import run_verify
 
     return run_verify(settled, witnesses, only, budget)
 
 
-@click.command()
+@click.command(cls=TwoWays)
 @click.option(
     "--from", "origin", type=click.Choice(("log", "folders")), default="log", show_default=True, help="The source."
 )
@@ -84,6 +92,7 @@ def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...
 @click.option("--replica", metavar="ID", help="The id that the new log writes under; random otherwise.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be made and what would change; write nothing.")
 @against
+@older
 @speech
 @pass_settled
 def restore(
@@ -100,7 +109,8 @@ def restore(
 ) -> int:
     """Bring the archive back by replay, and verify it. Exit code 4 when the result does not verify.
 
-    With --against alone, nothing is made: the archive is proved to be what a receipt says.
+    With --against alone, nothing is made: the archive is proved to be what a receipt says. With --config, or --db and
+    --archive, bring back an older tool's database from its folders.
     """
     if only_folders:
         from .rebuilding import rebuilt
