@@ -28,12 +28,13 @@ from refold.errors import InputRefused, StorageFailed
 from refold.opening import system_clock
 from refold.schema import evolve, to_data
 from refold_adapters.folders import FolderReplicas
+from refold_adapters.folders.disk import QUARANTINE
 
 from .candidates import Candidate, Finding, choose, differing
 from .layout import Described
 from .quarantine import Quarantine
 from .scratch import Scratch
-from .survey import QUARANTINE, Looked, Survey, shown
+from .survey import Looked, Survey, shown
 
 Tell = Callable[[str, int], None]
 

@@ -18,10 +18,10 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold.names import encode_name
+from refold_adapters.folders.disk import QUARANTINE
 
 from .candidates import Finding
 from .layout import Layout
-from .survey import QUARANTINE
 
 FINDING = "finding.json"
 ADOPTED = ".adopted"

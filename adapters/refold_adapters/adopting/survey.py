@@ -19,13 +19,13 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold_adapters.folders.content import read_meta
+from refold_adapters.folders.disk import QUARANTINE
 from refold_adapters.stored_cells import stored_cells
 
 from .candidates import Candidate, Finding
 from .layout import Described
 from .old_files import OldMeta, read_old_csv, read_old_meta
 
-QUARANTINE = "quarantine"
 LARGEST = 64 << 20
 """Bytes of a data.csv or meta.json beyond which it is not one of a folder's."""
 

@@ -13,7 +13,7 @@ from refold_adapters.adopting.adopt import AdoptReport, adopt, adopt_quarantined
 from refold_adapters.adopting.candidates import Finding
 from refold_adapters.adopting.layout import PRESETS, Described, load_layout, preset
 from refold_adapters.adopting.quarantine import LAYOUT, Quarantine
-from refold_adapters.adopting.survey import QUARANTINE
+from refold_adapters.folders.disk import QUARANTINE
 
 from .context import Settled, pass_settled, perform
 from .options import speech

@@ -82,7 +82,10 @@ _START = r"(?![ \ufeff])"
 
 
 class Sheet:
-    """How the records of one collection become lines of CSV."""
+    """How the records of one collection become lines of CSV.
+
+    `absent` says that there is no file where there are no records; readers of an older format take such for damage.
+    """
 
     def __init__(self, schema: Schema) -> None:
         collection = schema.collection
@@ -97,6 +100,7 @@ class Sheet:
         starts = [_SAFE_START if text and self._neutralise else _START for text in self._mask]
         self._is_bare = re.compile(",".join(f"{start}{_BARE}(?<! )" for start in starts)).fullmatch
         self._more = {name: (text, meta_field(text)) for name, text in collection.meta.items()}
+        self.absent = bool(collection.meta)
         self.numeric = schema.types[collection.key].name == "int"
         self.header = encode_row(schema.columns, neutralise=self._neutralise).encode()
 

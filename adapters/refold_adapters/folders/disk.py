@@ -28,6 +28,9 @@ from refold.errors import StorageFailed
 TEMPORARY = ".refold"
 """What the name of a file that is not finished ends with."""
 
+QUARANTINE = "quarantine"
+"""The folder of what could not be adopted."""
+
 EDITED = ".edited-"
 """What stands between the name of a file that somebody edited and the start of its hash, once it was put aside."""
 

@@ -256,6 +256,8 @@ class Renderer:
         old = trusted(folder)
         for collection, (sheet, records) in data.items():
             more = more or sheet.more(records[0] if records else None)
+            if sheet.absent and not records:
+                continue
             text = sheet.header + sheet.rows(records)
             file = File(names[collection], len(text), sha256(text).digest())
             described[collection] = file, len(records)
@@ -285,6 +287,9 @@ class Renderer:
         for collection, name in names.items():
             file, records = self._stream_data(folder, collection, name)
             more = more or self._more(folder, collection)
+            if not records and self._is_absent(collection):
+                self._disk.remove(folder.place, [name + TEMPORARY])
+                continue
             described[collection] = file, records
             if old is None or old.data.get(collection) != file:
                 done.append(name)
@@ -324,6 +329,10 @@ class Renderer:
             for values in self._present(collection, keys, states):
                 return sheet.more(values)
         return sheet.more(None)
+
+    def _is_absent(self, collection: str) -> bool:
+        sheet = self.sheet(collection)
+        return sheet is not None and sheet.absent
 
     def _has_sheet(self, folder: Folder, collection: str) -> bool:
         """Whether records, and not just a definition, of a collection that is defined are in a folder."""

@@ -14,7 +14,7 @@ import msgspec
 from refold.errors import StorageFailed
 from refold.verify import Finding
 from refold_adapters.folders.content import DATA, EVENTS, META, Meta, read_meta
-from refold_adapters.folders.disk import Disk, PosixDisk
+from refold_adapters.folders.disk import QUARANTINE, Disk, PosixDisk
 from refold_adapters.folders.lines import LineRefused, proved
 from refold_adapters.folders.reading import FoundEvent, read_folder
 
@@ -24,6 +24,7 @@ from .source import Damage, Item, Known, Reading
 def folder_events(root: Path) -> Iterator[Item]:
     """What the folders below `root` hold. Raises `StorageFailed`."""
     disk = PosixDisk(root)
+    quarantined = 0
     try:
         for place, names in disk.walk():
             meta = read_meta(disk.read(place, META)) if META in names else None
@@ -32,9 +33,14 @@ def folder_events(root: Path) -> Iterator[Item]:
             elif meta is not None:
                 yield Damage(Finding("folder-missing", "meta.json tells of it", folder=place, file=EVENTS))
                 yield from _remembered(place, meta)
+            elif DATA in names and place.startswith(f"{QUARANTINE}/"):
+                quarantined += 1
             elif DATA in names and META in names:
                 why = "its records have no history; an archive of an older tool is taken up by `refold adopt`"
                 yield Damage(Finding("folder-without-history", why, folder=place, file=DATA))
+        if quarantined:
+            why = f"{quarantined} folders that could not be adopted; they are in no log, so take them along"
+            yield Damage(Finding("folders-quarantined", why, folder=QUARANTINE))
     finally:
         disk.close()
 
