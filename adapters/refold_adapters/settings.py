@@ -25,6 +25,9 @@ from refold.errors import SettingsInvalid, StorageFailed
 T = TypeVar("T")
 
 FILE = "refold.toml"
+DOCUMENTS = "documents.db"
+"""The cache of what is known of documents."""
+
 _NAME = re.compile(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,49}\.db")
 
 
@@ -39,8 +42,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in (self.changelog, self.tables):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} must be a plain file name of at most 53 characters that ends in .db")
-        if len({self.changelog.casefold(), self.tables.casefold(), "folders.db"}) < 3:
-            raise ValueError("changelog, tables and folders.db must be three different files")
+        if len({self.changelog.casefold(), self.tables.casefold(), "folders.db", DOCUMENTS}) < 4:
+            raise ValueError(f"changelog, tables, folders.db and {DOCUMENTS} must be four different files")
 
 
 class MirrorSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -212,7 +212,9 @@ class _Decider:
                 merged = {text: spec for text, spec in to_data(standing).items() if text.partition(":")[2] in apart}
             else:
                 self.refuse_twin(request.collection)
-            stored = {"meta": {}, "priority": "normal", **latest(state)[0]} if state is not None else {}
+            stored = (
+                {"meta": {}, "priority": "normal", "documents": {}, **latest(state)[0]} if state is not None else {}
+            )
             data = {
                 name: value
                 for name, value in wanted.items()

@@ -21,7 +21,7 @@ from .events import Checkpoint, Event, Head, decode
 from .fold import State, decode_state
 from .moment import vector_at
 from .ports import Changelog, Query, Tables
-from .record import Record, find_record, load_record
+from .record import Record, find_record, load_record, stored_values
 from .references import describe_dangling
 from .replay import events_after, load_schemas, newest_time
 from .schema import Schema
@@ -125,6 +125,19 @@ def find(schema: Schema, query: Query, log: Changelog, tables: Tables) -> list[t
         (rank, load_record(schema, key, data, lambda record: log.at(tables.history([record]))))
         for rank, key, data in tables.find(query, schema)
     ]
+
+
+def stored_fields(
+    schema: Schema, names: Sequence[str], query: Query, log: Changelog, tables: Tables
+) -> tuple[tuple[Any, ...] | None, list[tuple[Any, ...]]]:
+    """One page of records that are present: where it ends, and of each the key and some fields as they are stored."""
+    blanks = [(name, schema.blank[name]) for name in names]
+    found = tables.find(query, schema)
+    rows = []
+    for _, key, data in found:
+        values, _ = stored_values(schema, key, decode_state(data), lambda record: log.at(tables.history([record])))
+        rows.append((key, *[values.get(name, blank) for name, blank in blanks]))
+    return found[-1][0] if found else None, rows
 
 
 def events(after: int, log: Changelog, _tables: Tables) -> list[Event]:

@@ -23,6 +23,7 @@ from .diff import Difference
 from .errors import (
     ConflictUnknown,
     EngineClosed,
+    FieldUnknown,
     ProjectionFailed,
     ProjectionUnknown,
     ValueRefused,
@@ -37,7 +38,7 @@ from .pulls import Asked, Page
 from .record import Record
 from .rota import Checked
 from .rounds import Round
-from .schema import PRIORITIES, Schema, collection_of
+from .schema import PRIORITIES, Schema, collection_of, name_of
 from .values import show
 from .verdict import Finding, Report
 from .verify import Claim
@@ -209,6 +210,25 @@ class Reader:
                 return
             left = left - len(page) if left is not None else None
             query = msgspec.structs.replace(query, after=page[-1][0])
+
+    async def fields(self, collection: str | type, names: Sequence[str]) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Of all records that are present the key and some fields as they are stored, page by page, by key.
+
+        For going through a whole collection: it costs less than `find`, which makes a `Record` of each. Raises
+        `CollectionUnknown`, `FieldUnknown`.
+        """
+        schema = schema_for(self.schemas, name_of(collection))
+        for name in names:
+            if name not in schema.types:
+                raise FieldUnknown(schema.name, name, list(schema.columns))
+        query = Query(schema.name, limit=queries.READ_BATCH)
+        while True:
+            rank, rows = await self._read(partial(queries.stored_fields, schema, names, query))
+            if rows:
+                yield rows
+            if len(rows) < query.limit:
+                return
+            query = msgspec.structs.replace(query, after=rank)
 
     async def events(
         self, after: int = 0, *, follow: bool = False, collection: str | None = None

@@ -10,7 +10,7 @@ import msgspec
 from .decide import branch_of, settled_branches, settled_values, version_token
 from .errors import ValueRefused
 from .events import Event
-from .fold import decode_state
+from .fold import State, decode_state
 from .schema import Schema
 
 Load = Callable[[Sequence[tuple[str, str]]], Mapping[tuple[str, str], bytes]]
@@ -50,15 +50,19 @@ def find_record(schema: Schema, key: str, load: Load, history: History) -> Recor
     return load_record(schema, key, beside, history)
 
 
-def load_record(schema: Schema, key: str, data: bytes, history: History) -> Record:
-    """The record that a stored state stands for; a branch's, that keep-both shows, is the state of its record."""
-    state = decode_state(data)
+def stored_values(schema: Schema, key: str, state: State, history: History) -> tuple[dict[str, Any], bool]:
+    """The values of a record, or of a branch that keep-both shows, as they are stored, and whether it is present."""
     base = branch_of(key) if schema.keeps_both else ""
     branches = settled_branches(state, (schema.name, base), schema, history) if base else {}
     if key in branches:
-        stored, present = branches[key], True
-    else:
-        stored, present = settled_values(state, (schema.name, key), schema, history)
+        return branches[key], True
+    return settled_values(state, (schema.name, key), schema, history)
+
+
+def load_record(schema: Schema, key: str, data: bytes, history: History) -> Record:
+    """The record that a stored state stands for; a branch's, that keep-both shows, is the state of its record."""
+    state = decode_state(data)
+    stored, present = stored_values(schema, key, state, history)
     try:
         folder = schema.folder(stored)
     except ValueRefused:

@@ -67,7 +67,8 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
 
     `meta` has entries of a folder's meta.json for readers of an older format: by name a text, or `{field}` for the
     value that the folder's first record has there. `schema_version` may be among them. `priority` says how urgent the
-    records are to clients that pull them.
+    records are to clients that pull them. `documents` has by each field that holds the path of a file, from the
+    archive's root, the field that holds its SHA-256 in hexadecimal digits, or nothing where none does.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     neutralise: bool = True
     meta: dict[str, str] = {}
     priority: str = "normal"
+    documents: dict[str, str] = {}
 
 
 Apart = Mapping[str, Sequence[Field]]
@@ -145,6 +147,18 @@ def _check_meta(collection: Collection) -> None:
             raise DefinitionRefused(collection.name, f"meta {name!r} uses {used!r}, which is no field")
 
 
+def _check_documents(collection: Collection) -> None:
+    refuse = partial(DefinitionRefused, collection.name)
+    for path, hashed in collection.documents.items():
+        for name in (path, hashed) if hashed else (path,):
+            field = collection.fields.get(name)
+            if field is None or field.type != "str":
+                raise refuse(f"documents uses {name!r}, which is no field of text")
+    names = [name for pair in collection.documents.items() for name in pair if name]
+    if len(set(names)) != len(names):
+        raise refuse("documents uses a field for two things")
+
+
 def check(collection: Collection) -> Collection:
     """The collection itself, once it makes sense. Raises `DefinitionRefused`."""
     refuse = partial(DefinitionRefused, collection.name)
@@ -174,6 +188,7 @@ def check(collection: Collection) -> Collection:
         if name not in collection.fields:
             raise refuse(f"folder {collection.folder!r} uses {name!r}, which is no field")
     _check_meta(collection)
+    _check_documents(collection)
     return collection
 
 
@@ -222,7 +237,7 @@ def _is_side(field: Field, merged: Field, sides: Sequence[Field]) -> bool:
 
 def to_data(collection: Collection) -> dict[str, Any]:
     """A definition as the data of an event: one entry a property and one a field."""
-    names = ("key", "folder", "strategy", "version", "neutralise", "meta", "priority")
+    names = ("key", "folder", "strategy", "version", "neutralise", "meta", "priority", "documents")
     data: dict[str, Any] = {name: getattr(collection, name) for name in names}
     for order, (name, field) in enumerate(collection.fields.items()):
         data[_FIELD_PREFIX + name] = {**msgspec.to_builtins(field), "order": order}

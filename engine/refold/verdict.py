@@ -1,8 +1,9 @@
 """What a verification came to: its findings, the one word for all of them, and how each is repaired. Pure.
 
 A verdict is the gravest kind of damage among the findings, by what it puts in doubt: `rot`, `fork` and `cut-tail` are
-about the log, the only truth; `unverified` says that a part could not be read, which is never ok; `altered` is about
-what can be made anew from the log; `torn-tail` is work that a crash left unfinished and that the next opening finishes.
+about the log, the only truth; `unverified` says that a part could not be read, which is never ok; `documents` is about
+files that records point to, which no log brings back; `altered` is about what can be made anew from the log;
+`torn-tail` is work that a crash left unfinished and that the next opening finishes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     event before), `log-order` (it stands before something it had seen), `log-position` (positions are not the unbroken
     run that appending makes), `log-cut` (the log ends before a head that a witness knows), `log-fork` (a witness knows
     another event at a dot), `log-torn` (a commit that never ended), `table-altered`, `table-missing`, `table-stray`,
-    `tables-behind`, those of projections, and `unreadable`.
+    `tables-behind`, those of projections, those of documents (`document-rot`: other bytes, though size and time of
+    change are those of the right ones), and `unreadable`.
     """
 
     kind: str
@@ -50,6 +52,7 @@ class Verdict(StrEnum):
     SOUND = "sound"
     TORN = "torn-tail"
     ALTERED = "altered"
+    DOCUMENTS = "documents"
     UNVERIFIED = "unverified"
     CUT = "cut-tail"
     FORK = "fork"
@@ -65,17 +68,25 @@ _VERDICTS = {
     **dict.fromkeys(("table-altered", "table-missing", "table-stray", "digest-differs"), Verdict.ALTERED),
     **dict.fromkeys(("folder-altered", "folder-missing", "folder-stray", "folders-incomplete"), Verdict.ALTERED),
     "projection-altered": Verdict.ALTERED,
+    **dict.fromkeys(
+        (f"document-{kind}" for kind in ("rot", "changed", "missing", "moved", "outside", "hash", "unsettled")),
+        Verdict.DOCUMENTS,
+    ),
 }
 
 FROM_FOLDERS = "refold restore --in-place --from folders"
 TABLES = "refold rebuild tables"
 FOLDERS = "refold restore --folders"
 OPENING = "refold export"
+RECORDING = "refold scan --record"
+COPIES = "refold backup restore latest -o NEW"
 _REPAIRS = {
     **dict.fromkeys(("log-rot", "log-chain", "log-order", "log-position", "log-cut", "log-fork"), FROM_FOLDERS),
     **dict.fromkeys(("log-torn", "folders-behind", "tables-behind", "projection-failed"), OPENING),
     **dict.fromkeys(("table-altered", "table-missing", "table-stray", "digest-differs"), TABLES),
     **dict.fromkeys(("folder-altered", "folder-missing", "folder-stray", "folders-incomplete", "folder-torn"), FOLDERS),
+    **dict.fromkeys(("document-changed", "document-moved", "document-hash"), RECORDING),
+    **dict.fromkeys(("document-rot", "document-missing"), COPIES),
 }
 
 

@@ -27,6 +27,7 @@ from refold.decide import Apart, Operation, Repeat, Request, settled_values
 from refold.errors import InputRefused, StorageFailed
 from refold.opening import system_clock
 from refold.schema import evolve, to_data
+from refold_adapters.documents.paths import shown
 from refold_adapters.folders import FolderReplicas
 from refold_adapters.folders.disk import QUARANTINE
 
@@ -34,7 +35,7 @@ from .candidates import Candidate, Finding, choose, differing
 from .layout import Described
 from .quarantine import Quarantine
 from .scratch import Scratch
-from .survey import Looked, Survey, shown
+from .survey import Looked, Survey
 
 Tell = Callable[[str, int], None]
 

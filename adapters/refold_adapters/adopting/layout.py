@@ -31,10 +31,14 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Documents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The fields that hold a document's path from the archive's root, and its SHA-256 in hexadecimal digits."""
+    """The fields that hold a document's path from the archive's root, and its SHA-256 in hexadecimal digits.
+
+    `prefix` is what the older tool wrote before a path, `/srv/orders/` say: it is taken off.
+    """
 
     path: str
     hash: str
+    prefix: str = ""
 
 
 class Layout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,4 +119,7 @@ def describe(text: str, where: str) -> Described:
     for name in (layout.data, layout.meta, layout.table.database if layout.table else "x.db"):
         if "/" in name or "\\" in name or name in {"", ".", ".."}:
             raise SettingsInvalid(where, f"[layout] names the file {name!r}, which must be a plain file name")
-    return Described(text, layout, found[0], schema, zone)
+    if layout.documents is not None and not schema.collection.documents:
+        told = {layout.documents.path: layout.documents.hash}
+        schema = Schema(msgspec.structs.replace(schema.collection, documents=told))
+    return Described(text, layout, schema.collection, schema, zone)

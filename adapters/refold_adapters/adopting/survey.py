@@ -10,14 +10,16 @@ import csv
 import io
 import os
 import sqlite3
-import stat
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from refold.errors import StorageFailed
+from refold_adapters.documents.paths import Absent, Below, shown
 from refold_adapters.folders.content import read_meta
 from refold_adapters.folders.disk import QUARANTINE
 from refold_adapters.stored_cells import stored_cells
@@ -29,7 +31,6 @@ from .old_files import OldMeta, read_old_csv, read_old_meta
 LARGEST = 64 << 20
 """Bytes of a data.csv or meta.json beyond which it is not one of a folder's."""
 
-_CHUNK = 1 << 20
 _PAGE = 500
 
 
@@ -170,7 +171,7 @@ class Survey:
                     Finding("column-unknown", detail, folder=place, file=file, field=column, left_out=True)
                 )
         for number, cells in table.rows:
-            values, wrong = stored_cells(self._described.schema, dict(zip(table.header, cells, strict=True)))
+            values, wrong = self._stored(dict(zip(table.header, cells, strict=True)))
             if wrong:
                 looked.findings += [
                     Finding("value-refused", what, folder=place, file=file, row=number, field=name, left_out=True)
@@ -186,6 +187,14 @@ class Survey:
                 )
             if self._documents:
                 looked.findings += self.document(row)
+
+    def _stored(self, cells: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+        """See `stored_cells`; the path of a document is from the archive's root from here on."""
+        told = self._layout.documents
+        path = cells.get(told.path) if told is not None else None
+        if told is not None and told.prefix and isinstance(path, str):
+            cells[told.path] = path.removeprefix(told.prefix)
+        return stored_cells(self._described.schema, cells)
 
     def _candidate(self, place: str | None, number: int, values: dict[str, object]) -> Candidate:
         updated = values.get(self._layout.updated) if self._layout.updated is not None else None
@@ -204,11 +213,11 @@ class Survey:
 
         wanted = row.values.get(told.hash)
         try:
-            found = _hash_below(self._root, path)
-        except FileNotFoundError:
-            return say("document-missing", f"{path} is not there")
-        except ValueError as error:
-            return say("document-outside", str(error))
+            with closing(Below(self._root)) as below:
+                _, found = below.hash(path)
+        except Absent as absent:
+            kind = "unreadable" if absent.kind in ("document-unreadable", "document-unsettled") else absent.kind
+            return say(kind, f"{path}: {absent.detail}")
         except OSError as error:
             return say("unreadable", why(error))
         if wanted and str(wanted).lower() != found:
@@ -245,7 +254,7 @@ class Survey:
         assert self._layout.table is not None
         for number, row in enumerate(page, before + 1):
             cells = {name: row[name] for name in row.keys()}  # noqa: SIM118 - a Row iterates over its values
-            values, wrong = stored_cells(self._described.schema, cells)
+            values, wrong = self._stored(cells)
             if wrong:
                 key = str(cells.get(self._key))
                 findings = [
@@ -275,11 +284,6 @@ def row_csv(cells: Mapping[str, object]) -> bytes:
     return out.getvalue().encode("utf-8", "surrogateescape")
 
 
-def shown(path: str) -> str:
-    """A path as text, also one whose bytes are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
 def why(error: OSError) -> str:
     """What an error of the operating system says, without the path."""
     return error.strerror or str(error)
@@ -302,30 +306,5 @@ def _read(descriptor: int, name: str) -> bytes:
         while len(data) < size and (more := os.read(file, size - len(data))):
             data += more
         return data
-    finally:
-        os.close(file)
-
-
-def _hash_below(root: Path, path: str) -> str:
-    """The SHA-256 of a file below `root`. Raises ValueError for a path that leads out of it, or not to a file."""
-    parts = path.split("/")
-    if path.startswith("/") or "\\" in path or "\0" in path or any(part in {"", ".", ".."} for part in parts):
-        raise ValueError(f"{path!r} is no path below the archive")
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for part in parts[:-1]:
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
-    finally:
-        os.close(descriptor)
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise ValueError(f"{path!r} is no regular file")
-        digest = sha256()
-        while data := os.read(file, _CHUNK):
-            digest.update(data)
-        return digest.hexdigest()
     finally:
         os.close(file)

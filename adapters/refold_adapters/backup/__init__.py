@@ -6,6 +6,8 @@ rest. What is derived is left out: it comes back byte for byte from the events. 
 long.
 """
 
+from refold_adapters.stopping import in_thread
+
 from .creating import Created, Order, create
 from .documents import Document, documents_of
 from .drill import Drill, Drilled, drill
@@ -17,7 +19,6 @@ from .pruning import Pruned, prune
 from .reading import BackupFile
 from .restoring import restore_backup
 from .retention import Policy
-from .stopping import in_thread
 from .verifying import BackupReport, verify, with_parents
 
 __all__ = [

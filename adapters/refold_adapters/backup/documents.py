@@ -9,17 +9,14 @@ Links are not followed, and what is refold's own is left out: it comes back from
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
+from refold_adapters.documents.own import OwnFiles
 from refold_adapters.folders import INDEX
-from refold_adapters.folders.content import DATA, EVENTS, META
-from refold_adapters.folders.disk import TEMPORARY
-from refold_adapters.settings import FILE, load_settings
 
 from .manifest import DOCUMENTS, Documents, Entry
 from .places import stored
@@ -29,7 +26,6 @@ from .zip_writing import ZipWriting
 
 FOLDER = "documents/"
 _PIECE = 1 << 20
-_OTHERS = re.compile(r"data\..+\.csv")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -110,9 +106,8 @@ class _Walk:
     """The documents below a root, in the order of their paths' components; what is left out is said in `skipped`."""
 
     def __init__(self, root: Path) -> None:
-        settings = load_settings(root)
         self._root = root
-        self._own = (settings.changelog, settings.tables, INDEX)
+        self._own = OwnFiles(root)
         self.skipped: list[str] = []
 
     def files(self, place: str = "") -> Iterator[str]:
@@ -123,10 +118,10 @@ class _Walk:
         if place and INDEX in names:
             self.skipped.append(f"{place} is an archive of its own, and is not in this backup")
             return
-        ours = META in names and EVENTS in names
+        replica = self._own.is_replica(names)
         for entry in entries:
             path = f"{place}/{entry.name}" if place else entry.name
-            if self._is_own(entry.name, place, ours=ours):
+            if self._own.owns(entry.name, at_root=not place, replica=replica):
                 continue
             if not is_plain_name(path):
                 self.skipped.append(f"{path!r} has a name that a zip cannot carry everywhere; it is left out")
@@ -136,13 +131,6 @@ class _Walk:
                 yield path
             else:
                 self.skipped.append(f"{path} is no plain file; it is left out")
-
-    def _is_own(self, name: str, place: str, *, ours: bool) -> bool:
-        if not place and (name == FILE or name.startswith(tuple(own.removesuffix(".db") + "." for own in self._own))):
-            return True
-        return ours and (
-            name in (DATA, META, EVENTS) or name.endswith(TEMPORARY) or _OTHERS.fullmatch(name) is not None
-        )
 
 
 def add_documents(

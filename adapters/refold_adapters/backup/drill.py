@@ -28,11 +28,11 @@ from refold_adapters.recovery.report import RestoreReport
 from refold_adapters.recovery.restoring import restore
 from refold_adapters.settings import load_settings
 from refold_adapters.sqlite_log import SqliteLog
+from refold_adapters.stopping import Tell, in_thread
 
 from .errors import BackupUnknown
 from .reading import AskSecret
 from .restoring import restore_backup
-from .stopping import Tell, in_thread
 
 SAMPLE = 1000
 """How many records are compared unless more are asked for."""

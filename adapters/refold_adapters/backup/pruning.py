@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 
 from refold_adapters.durable import sync_directory
+from refold_adapters.stopping import Tell
 
 from .history import Known, read_history, write_history
 from .places import owned, stored
 from .reading import AskSecret
 from .retention import Candidate, Policy, decide
-from .stopping import Tell
 
 
 class Pruned(msgspec.Struct, frozen=True):

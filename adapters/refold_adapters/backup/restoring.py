@@ -28,13 +28,13 @@ from refold_adapters.recovery.copying import append_all, events_of
 from refold_adapters.recovery.report import RestoreReport
 from refold_adapters.settings import FILE
 from refold_adapters.sqlite_log import SqliteLog
+from refold_adapters.stopping import Tell, in_thread
 
 from .documents import restore_documents
 from .errors import BackupRefused, ParentMissing
 from .manifest import parse_name
 from .places import stored
 from .reading import AskSecret, BackupFile
-from .stopping import Tell, in_thread
 
 
 def open_chain(path: Path, secret: AskSecret, stack: ExitStack) -> list[BackupFile]:

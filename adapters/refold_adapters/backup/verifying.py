@@ -13,6 +13,7 @@ import msgspec
 
 from refold.errors import ExtraMissing, RefoldError
 from refold.verify import Finding
+from refold_adapters.stopping import Tell
 
 from .documents import check_documents
 from .errors import BackupRefused, BackupUnknown, ParentMissing, PassphraseNeeded, PassphraseWrong
@@ -20,7 +21,6 @@ from .history import History, Known
 from .manifest import parse_name
 from .reading import AskSecret, BackupFile, read_all, why_refused
 from .restoring import open_chain
-from .stopping import Tell
 
 
 class BackupReport(msgspec.Struct, frozen=True):

@@ -46,6 +46,7 @@ MODULES = {
     "backups": ("backup", "drill"),
     "scheduled": ("export", "restore", "verify"),
     "capturing": ("capture",),
+    "documents": ("prune", "scan"),
     "editing": ("adopt-edits",),
     "moments": ("blame", "diff", "tag"),
     "reading": ("deletions", "digest", "get", "log", "ls", "status"),

@@ -60,6 +60,7 @@ def export(
 
 @click.command(cls=TwoWays)
 @click.option("--witness", "witnesses", multiple=True, metavar="PATH|URL", help="Who knows the log; may be repeated.")
+@click.option("--documents", is_flag=True, help="Also read every file that records point to.")
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="Only this part; may be repeated.")
 @click.option(
     "--budget",
@@ -70,7 +71,9 @@ def export(
 @older
 @speech
 @pass_settled
-def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...], budget: int | None) -> int:
+def verify(
+    settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...], budget: int | None, *, documents: bool
+) -> int:
     """Check the log's chain, tables and folders against the log, and the log against those who remember it.
 
     Exit code 4 when anything is found. With --config, or --db and --archive, check the folders of an older tool, and
@@ -78,7 +81,7 @@ def verify(settled: Settled, /, witnesses: tuple[str, ...], only: tuple[str, ...
     """
     from .verifying import run_verify
 
-    return run_verify(settled, witnesses, only, budget)
+    return run_verify(settled, witnesses, only, budget, documents=documents)
 
 
 @click.command(cls=TwoWays)

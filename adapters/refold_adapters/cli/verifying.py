@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 import refold
 from refold import Engine, Finding, Report, Verdict
 from refold.clock import format_time, from_millis
@@ -31,6 +33,7 @@ from .output import cell, document, progress, say, write
 MEANINGS = {
     Verdict.TORN: "work that a crash left unfinished; nothing that was acknowledged is missing",
     Verdict.ALTERED: "what was made of the log is not as it was written; the log is sound",
+    Verdict.DOCUMENTS: "files that records point to are not as these say; log, tables and folders are not concerned",
     Verdict.UNVERIFIED: "a part could not be looked at, so nobody knows whether it is sound",
     Verdict.CUT: "the log ends before what others have seen of it",
     Verdict.FORK: "others know another history under the same id: a copy of this archive went on by itself",
@@ -38,7 +41,9 @@ MEANINGS = {
 }
 
 
-def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str], budget: int | None = None) -> int:
+def run_verify(
+    settled: Settled, witnesses: Sequence[str], only: Sequence[str], budget: int | None = None, *, documents: bool
+) -> int:
     """Verifies the archive, for at most about so many seconds, and says what was found; the exit code."""
     lost = _lost(settled.root)
     if lost is None:
@@ -47,6 +52,9 @@ def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str], 
     async def work() -> int:
         with progress(quiet=settled.quiet) as bars:
             report = lost or await verified(settled, bars, witnesses, only, budget)
+            if documents and not lost:
+                found = await _of_documents(settled, bars)
+                report = msgspec.structs.replace(report, findings=judged([*report.findings, *found]))
         if settled.json:
             told = {"ok": report.ok, "verdict": report.verdict, "findings": report.findings, "events": report.events}
             document({**told, **({} if budget is None else {"coverage": _covered(report)})})
@@ -55,6 +63,17 @@ def run_verify(settled: Settled, witnesses: Sequence[str], only: Sequence[str], 
         return 0 if report.ok else 4
 
     return perform(work)
+
+
+async def _of_documents(settled: Settled, bars: Callable[[str, int], None]) -> list[Finding]:
+    """What is wrong with documents; that they could not be looked at is a finding as well."""
+    from refold_adapters.documents import DocumentsAway, verify_documents
+
+    try:
+        async with refold.open(settled.root, create=False, readonly=True) as engine:
+            return (await verify_documents(engine, settled.root.absolute(), bars))[0]
+    except (StorageFailed, LogCorrupt, FormatUnknown, ProjectionFailed, DocumentsAway) as error:
+        return [Finding("unreadable", f"documents: {error}")]
 
 
 def _tell(settled: Settled, report: Report) -> None:

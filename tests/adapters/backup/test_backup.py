@@ -21,6 +21,7 @@ from refold_adapters.backup.creating import PIECE_EVENTS
 from refold_adapters.backup.manifest import Parent
 from refold_adapters.backup.places import HISTORY
 from refold_adapters.sqlite_log import SqliteLog
+from refold_adapters.stopping import Tell
 
 from .world import SECRET, World, digest, tree
 
@@ -238,7 +239,7 @@ async def test_a_backup_that_is_cancelled_leaves_nothing(world: World) -> None:
     def tell(what: str, done: int) -> None:
         loop.call_soon_threadsafe(seen.set)
 
-    def work(told: store.stopping.Tell) -> None:
+    def work(told: Tell) -> None:
         while True:
             store.create(world.archive, world.directory, store.Order(), now=world.now, salt=bytes(16), tell=told)
 
