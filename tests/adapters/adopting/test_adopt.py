@@ -52,6 +52,11 @@ async def records(root: Path) -> dict[str, dict[str, Any]]:
         return {record.key: dict(record.values) async for record in engine.find("auftraege")}
 
 
+async def test_a_relative_path_will_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    assert (await take(Path(root.name))).written == 6
+
+
 async def test_a_report_changes_nothing(root: Path) -> None:
     before = old_tool.everything(root)
     report = await adopt(root, WORKSHOP, clock=clock)
