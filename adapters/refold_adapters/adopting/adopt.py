@@ -295,7 +295,7 @@ async def adopt_quarantined(
     The meta.json there is not asked: whoever corrects a row vouches for it, as of now, and so does who names a folder
     that is to be taken in as it is. Raises as `adopt` does.
     """
-    started, root = time.monotonic(), root.absolute()
+    started = time.monotonic()
     report = AdoptReport(path=str(root), collection=described.collection.name, write=True)
     doing = _Adoption(root, described, report, clock(), lambda what, done: None)
     doing.by_time = False
@@ -329,7 +329,7 @@ async def adopt(
     Without `documents` the files that rows point to are not read. Raises `InputRefused` where there is nothing of that
     layout, `Locked`, `DefinitionRefused`, `StorageFailed`.
     """
-    started, root = time.monotonic(), root.absolute()
+    started = time.monotonic()
     report = AdoptReport(path=str(root), collection=described.collection.name, write=write)
     doing = _Adoption(root, described, report, clock(), progress)
     if not await asyncio.to_thread(root.is_dir):

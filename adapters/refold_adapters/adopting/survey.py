@@ -7,6 +7,7 @@ itself is passed over, so an archive that was adopted before can be looked over 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import sqlite3
@@ -30,6 +31,17 @@ from .old_files import OldMeta, read_old_csv, read_old_meta
 
 LARGEST = 64 << 20
 """Bytes of a data.csv or meta.json beyond which it is not one of a folder's."""
+
+_AWAY = {
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENODEV,
+    errno.ESHUTDOWN,
+}
+"""What reading says when a network share or a device has gone."""
 
 _PAGE = 500
 
@@ -64,7 +76,7 @@ class Survey:
     """One look at the archive under `root`, or at what stands `below` it in the quarantine."""
 
     def __init__(self, root: Path, described: Described, *, documents: bool = True, below: str = "") -> None:
-        self._root = root
+        self._root = root.absolute()
         self._below = below
         self._described = described
         self._layout = described.layout
@@ -80,7 +92,23 @@ class Survey:
             descriptor = os.open(start, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise StorageFailed(str(start), "looking it over", str(error)) from error
+        found = os.fstat(descriptor)
         yield from self._walk("", descriptor)
+        try:
+            stands = os.stat(start)
+        except OSError as error:
+            raise self._away(str(start), why(error)) from error
+        if (stands.st_dev, stands.st_ino) != (found.st_dev, found.st_ino):
+            raise self._away(str(start), "another directory stands there now")
+
+    def _away(self, path: str, detail: str) -> StorageFailed:
+        return StorageFailed(path, "looking it over; the share seems to have gone away", detail)
+
+    def _unreadable(self, place: str, error: OSError) -> Looked:
+        """The finding of what cannot be read. Raises `StorageFailed` where that speaks of the share."""
+        if error.errno in _AWAY:
+            raise self._away(str(self._root / place), why(error)) from error
+        return Looked(place, findings=[Finding("unreadable", why(error), folder=shown(place), left_out=True)])
 
     def _walk(self, place: str, descriptor: int) -> Iterator[Looked]:
         below: list[str] = []
@@ -104,11 +132,11 @@ class Survey:
                 try:
                     child = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
                 except OSError as error:
-                    yield Looked(path, findings=[Finding("unreadable", why(error), folder=shown(path), left_out=True)])
+                    yield self._unreadable(path, error)
                     continue
                 yield from self._walk(path, child)
         except OSError as error:
-            yield Looked(place, findings=[Finding("unreadable", why(error), folder=shown(place), left_out=True)])
+            yield self._unreadable(place, error)
         finally:
             os.close(descriptor)
 
@@ -119,8 +147,7 @@ class Survey:
             data = _read(descriptor, layout.data)
             meta = _read(descriptor, layout.meta) if layout.meta in names else None
         except OSError as error:
-            looked.findings.append(Finding("unreadable", why(error), folder=shown(place), left_out=True))
-            return looked
+            return self._unreadable(place, error)
         if read_meta(meta) is not None:
             looked.is_live = True
             return looked

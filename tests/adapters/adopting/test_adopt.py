@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sqlite3
@@ -14,8 +15,9 @@ import pytest
 
 import refold
 from refold.clock import format_time, from_millis
-from refold.errors import InputRefused, SettingsInvalid
+from refold.errors import InputRefused, SettingsInvalid, StorageFailed
 from refold_adapters.adopting import adopt as adopting
+from refold_adapters.adopting import survey
 from refold_adapters.adopting.adopt import AdoptReport, adopt, adopt_quarantined
 from refold_adapters.adopting.layout import describe, preset
 from refold_adapters.adopting.quarantine import Quarantine
@@ -336,6 +338,41 @@ async def test_a_row_of_the_table_is_corrected_in_the_quarantine(tmp_path: Path)
     assert (again.written, again.released, again.complete) == (1, 1, True)
     assert (await records(root))["2"]["auftrag_nr"] == "076002"
     assert await asyncio.to_thread(lambda: len(list(Quarantine(root, WORKSHOP.layout).entries()))) == 1
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EHOSTDOWN, errno.EACCES, errno.EIO])
+async def test_a_share_that_goes_away_stops_the_adoption_and_a_file_that_cannot_be_read_does_not(
+    root: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def fails(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == "076004":
+            raise OSError(code, os.strerror(code))
+        return opened(path, *arguments, **options)
+
+    before = old_tool.everything(root)
+    monkeypatch.setattr(os, "open", fails)
+    if code in {errno.ESTALE, errno.EHOSTDOWN}:
+        with pytest.raises(StorageFailed, match="gone away"):
+            await take(root)
+        monkeypatch.setattr(os, "open", opened)
+        assert before.items() <= old_tool.everything(root).items()
+        assert (await take(root)).written == 6
+    else:
+        report = await adopt(root, WORKSHOP, clock=clock)
+        (found,) = [finding for finding in report.findings if finding.kind == "unreadable"]
+        assert (found.folder, found.left_out) == ("2024/076004", True)
+        assert before == old_tool.everything(root)
+
+
+def test_another_directory_in_the_place_of_the_share_is_told(root: Path) -> None:
+    looking = survey.Survey(root, WORKSHOP).folders()
+    next(looking)
+    root.rename(root.with_name("away"))
+    root.mkdir()
+    with pytest.raises(StorageFailed, match="another directory"):
+        list(looking)
 
 
 async def test_zero_and_nothing_are_two_things(root: Path) -> None:
