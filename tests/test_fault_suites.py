@@ -80,7 +80,7 @@ PLANTED = {
     "no_space_swallowed": ("verify: ", "space --cases put --steps 8 --match :(40|48|56|64|72)$"),
     "log_synced_later": ("acknowledged and lost", "power --cases put --crashes 8 --match :0.0:"),
     "folders_never_synced": ("folder-altered", "power --cases put --crashes 12 --match :0.0:"),
-    "folders_checkpoint_first": ("folder", "power --cases put --crashes 24"),
+    "folders_checkpoint_first": ("folder", "power --cases put --crashes 150 --match :0.0:"),
     "renamed_before_durable": ("tell no more", "power --cases put --crashes 300 --match free:0.5"),
     "directories_not_durable": ("is not there", "power --cases create --crashes 30 --match free:0.0:"),
     "edits_forgotten": ("things/by-hand", "kills --cases edits"),

@@ -99,6 +99,14 @@ class Pieces(Protocol):
         """What differs in one piece."""
 
 
+@runtime_checkable
+class Unfinished(Protocol):
+    """A projection that may have left work behind, which it does when it is applied to, if only to no events."""
+
+    def unfinished(self) -> bool:
+        """Whether there is work that a process which ended in the middle of it has left."""
+
+
 class Changes(msgspec.Struct):
     """What a run of events does to the tables: the events, the touched records before and after, and the checkpoint.
 

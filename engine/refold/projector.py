@@ -19,7 +19,7 @@ import msgspec
 
 from .errors import ProjectionFailed
 from .events import Checkpoint, Event
-from .ports import Changelog, Projection, Store, Tables
+from .ports import Changelog, Projection, Store, Tables, Unfinished
 from .progress import Progress, uninterrupted
 from .replay import advance, events_after, is_ahead
 
@@ -128,7 +128,10 @@ class Follower:
             why = "%s has seen events that the log does not hold; it is made anew"
             await asyncio.to_thread(_logger.warning, why, self.projection.name)
             await self._store.project(self.projection.reset)
-            checkpoint = await self._store.project(self.projection.checkpoint)
+            return await self._store.project(self.projection.checkpoint)
+        projection = self.projection
+        if isinstance(projection, Unfinished) and await self._store.project(projection.unfinished):
+            await self._store.project(partial(projection.apply, [], checkpoint))
         return checkpoint
 
     async def _due(self, position: int) -> None:

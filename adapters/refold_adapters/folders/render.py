@@ -23,7 +23,7 @@ from refold.schema import Schema
 
 from .blocks import BLOCK, BlockHash, tail_start
 from .content import EVENTS, META, Sheet, data_names, every_data_name, is_ours, meta_json, names_in, read_meta
-from .disk import TEMPORARY, Disk
+from .disk import EDITED, TEMPORARY, Disk
 from .index import PART, UNSURE, File, Folder, Index, Written
 from .lines import line_of
 from .sorter import Entry, Sorter
@@ -393,7 +393,8 @@ def stale_names(disk: Disk, index: Index, folder: Folder, written: Written) -> l
 
 def unfinished_names(disk: Disk, place: str) -> list[str]:
     """The files that were begun in a folder and never finished."""
-    return [name for name in disk.names(place) if name.endswith(TEMPORARY) and is_ours(name.removesuffix(TEMPORARY))]
+    begun = [name for name in disk.names(place) if name.endswith(TEMPORARY)]
+    return [name for name in begun if is_ours(name.removesuffix(TEMPORARY).partition(EDITED)[0])]
 
 
 def abandoned_names(disk: Disk, index: Index, place: str) -> set[str]:

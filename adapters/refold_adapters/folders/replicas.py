@@ -153,6 +153,7 @@ class FolderReplicas:
         place, name = edit.folder, edit.standing
         aside = edit.aside
         if aside is None:
+            self._doubt([place])  # or nobody would look there again after a crash
             found = hash_of(self._disk, place, name)
             if found is not None and found.hex() == edit.hash:
                 aside = self._sparing.put_aside(place, name, found)
@@ -164,10 +165,18 @@ class FolderReplicas:
 
     def mend(self, places: Sequence[str]) -> None:
         """Writes the files of some folders anew, where they are not what they have to be."""
+        self._doubt(places)
+        self.apply([], self.checkpoint())
+
+    def unfinished(self) -> bool:
+        """See `Unfinished.unfinished`."""
+        return self._index.dirty() > 0
+
+    def _doubt(self, places: Sequence[str]) -> None:
+        """Puts folders on the list of work, as those of which nobody knows what their files hold."""
         folders = self._index.standing(places)
         with self._index.transaction():
             self._index.soil([(folders[place].id, UNSURE) for place in places if place in folders])
-        self.apply([], self.checkpoint())
 
     def close(self) -> None:
         """See `Projection.close`."""
