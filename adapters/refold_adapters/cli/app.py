@@ -53,6 +53,7 @@ MODULES = {
     "rebuilding": ("rebuild",),
     "recovering": ("recover",),
     "syncing": ("conflicts", "resolve", "sync"),
+    "validating": ("validate",),
     "writing": ("define", "delete", "import", "init", "patch", "put"),
 }
 """The commands that each module of this package has."""

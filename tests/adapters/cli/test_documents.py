@@ -74,3 +74,17 @@ def test_what_makes_no_sense_is_refused(orders: Refold, tmp_path: Path) -> None:
     away = orders("prune", "orders", "--missing", "--write", "--json")
     assert (away.code, json.loads(away.err)["error"]["code"]) == (1, "documents-away")
     assert orders("prune", "orders", "--missing", "--write", "--force").code == 0
+
+
+def test_records_are_validated(orders: Refold, tmp_path: Path) -> None:
+    assert orders("validate", "orders").code == 0
+    (tmp_path / "file.csv").write_text("no,path\n1,gone.pdf\n2,\n2,\n")
+    bad = orders("validate", "file.csv", "--json")
+    lines = [json.loads(line) for line in bad.out.splitlines()]
+    assert bad.code == 4
+    assert [line.get("row") for line in lines] == [2, 4, None]
+    assert lines[0]["errors"][0]["code"] == "document-missing"
+    assert lines[-1] == {"ok": False, "collection": "orders", "checked": 3, "invalid": 2}
+    told = orders("validate", "file.csv", "--collection", "orders")
+    assert told.out.splitlines()[1] == "row 4: duplicate-key: no: key '2' stands in row 3 already"
+    assert orders("validate", "nothing.csv").code == 1
