@@ -21,7 +21,7 @@ PURE = {
         *("conflict_list", "resolving", "references", "definition", "moment", "past", "blame", "diff"),
         *("cursor", "pulls", "deletions", "attendance"),
         *("verify", "verdict", "rota"),
-        *("unique", "rules"),
+        *("unique", "rules", "versions", "version_rules", "conversions"),
     )
 } | {f"adapters/refold_adapters/backup/{name}.py" for name in ("manifest", "retention")}
 IO_MODULES = {

@@ -118,7 +118,8 @@ class _Adoption:
             if event is not None:
                 self._count(wanted)
                 self.report.events += 1
-                self.report.conflicts += bool(disputes_of(states[request.collection, request.key], event.dot))
+                schema, state = self._engine.schemas[request.collection], states[request.collection, request.key]
+                self.report.conflicts += bool(disputes_of(schema.read(state), event.dot))
 
     def _count(self, wanted: Wanted) -> None:
         name = f"{wanted.operation}d"

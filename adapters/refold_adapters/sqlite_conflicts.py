@@ -9,16 +9,30 @@ the states they were read off.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from refold.conflict import ConflictKind, Policy
-from refold.conflict_list import OPEN, RESOLVED, SETTLED, ConflictQuery, Disputed, Entry, Listed, Tally
+from refold.conflict_list import (
+    DERIVED,
+    OPEN,
+    RESOLVED,
+    SETTLED,
+    ConflictQuery,
+    Disputed,
+    Entry,
+    Listed,
+    Tally,
+    disputes,
+)
+from refold.events import Event
+from refold.fold import State, is_sole
 from refold.schema import Schema
 
 from .sqlite_bulk import insert_many
 
+_MARKS = ", ".join("?" * len(DERIVED))
 _INSERT = "INSERT OR REPLACE INTO _refold_conflicts"
 _CLOSE = "INSERT INTO _refold_conflicts"
 _EARLIER = """
@@ -54,12 +68,8 @@ def save_disputes(
 ) -> None:
     """Writes what a run of events does to the list."""
     connection.executemany(
-        "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind NOT IN (?, ?)",
-        [
-            (*record, ConflictKind.DEPENDENCY, ConflictKind.UNIQUE)
-            for record, disputed in disputes.items()
-            if disputed.listed
-        ],
+        f"DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND closed = 0 AND kind NOT IN ({_MARKS})",
+        [(*record, *DERIVED) for record, disputed in disputes.items() if disputed.listed],
     )
     closed = [_row(entry, False) for disputed in disputes.values() for entry in disputed.closed]
     insert_many(connection, _CLOSE, closed, _EARLIER)
@@ -68,6 +78,44 @@ def save_disputes(
         policy = _policy(schemas, *record)
         live += [_row(entry, entry.status(policy) == OPEN) for entry in disputed.live]
     insert_many(connection, _INSERT, live)
+
+
+def dispute_anew(
+    connection: sqlite3.Connection,
+    collection: str,
+    schemas: Mapping[str, Schema],
+    pages: Iterable[Sequence[tuple[str, State]]],
+    events_of: Callable[[Sequence[tuple[str, str]]], Sequence[Event]],
+) -> None:
+    """Finds again what disagrees, and did, in the records of a collection, since its steps changed.
+
+    `pages` are its records by key with their states; `events_of` gives the histories of some.
+    """
+    connection.execute(
+        f"DELETE FROM _refold_conflicts WHERE collection = ? AND key <> '' AND kind NOT IN ({_MARKS})",
+        (collection, *DERIVED),
+    )
+    for page in pages:
+        states = {(collection, key): state for key, state in page if key and not is_sole(state)}
+        if states:
+            found = disputes(events_of(list(states)), {}, states, lambda records: (), schemas)
+            save_disputes(connection, found, schemas)
+
+
+def forget_conversions(connection: sqlite3.Connection, collection: str) -> None:
+    """Forgets the values of a collection that could not be converted."""
+    connection.execute(
+        "DELETE FROM _refold_conflicts WHERE collection = ? AND kind = ?", (collection, ConflictKind.CONVERSION)
+    )
+
+
+def save_conversions(connection: sqlite3.Connection, collection: str, entries: Mapping[str, Sequence[Entry]]) -> None:
+    """Writes anew which values of records, by key, could not be converted."""
+    connection.executemany(
+        "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND kind = ?",
+        [(collection, key, ConflictKind.CONVERSION) for key in entries],
+    )
+    insert_entries(connection, [entry for found in entries.values() for entry in found])
 
 
 def insert_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:

@@ -97,6 +97,9 @@ def save_dangling(
         found = {field: (target, key) for field, target, key in rows}
         if found:
             entries = dangling_entries(
-                record, state_of(record), found, lambda target: _present(connection, schemas, target)
+                record,
+                schemas[record[0]].read(state_of(record)),
+                found,
+                lambda target: _present(connection, schemas, target),
             )
             insert_entries(connection, entries)

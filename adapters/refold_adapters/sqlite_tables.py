@@ -24,20 +24,30 @@ from typing import Any
 import msgspec
 
 from refold.conflict import branch_key
-from refold.conflict_list import ConflictQuery, Listed, Tally
+from refold.conflict_list import ConflictQuery, Entry, Listed, Tally
+from refold.conversions import conversion_entries
 from refold.decide import branch_of, settled_branches, settled_values
 from refold.errors import StorageFailed
 from refold.events import Checkpoint, Event, Head, canonical, is_event
 from refold.fold import State, decode_state, format_digest, latest
 from refold.ports import Changes, Query
 from refold.references import references
+from refold.replay import reads_otherwise
 from refold.schema import Schema
 from refold.unique import Holder, UniqueValue, holdings
 
 from .sqlite_bulk import insert_many, marks, padded
 from .sqlite_changed import count_changed, find_changed
 from .sqlite_columns import TableStatements, page_sql, quote
-from .sqlite_conflicts import count_conflicts, list_conflicts, save_disputes, settle_anew
+from .sqlite_conflicts import (
+    count_conflicts,
+    dispute_anew,
+    forget_conversions,
+    list_conflicts,
+    save_conversions,
+    save_disputes,
+    settle_anew,
+)
 from .sqlite_connection import close, connect, ensure_schema, failures, file_identity
 from .sqlite_references import forget_references, referrers, save_dangling, save_references, some_referrers
 from .sqlite_unique import forget_holdings, holders, save_holdings
@@ -220,7 +230,10 @@ class SqliteTables:
             return some_referrers(self._connection, target, through, limit)
 
     def _events(self, record: Record) -> list[Event]:
-        return self._read_events(self.history([record]))
+        return self._events_of([record])
+
+    def _events_of(self, records: Sequence[Record]) -> list[Event]:
+        return self._read_events(self.history(records))
 
     def save(self, changes: Changes, schemas: Mapping[str, Schema]) -> None:
         """See `Tables.save`.
@@ -249,6 +262,9 @@ class SqliteTables:
                 self._save_rows(changes, schemas)
                 self._save_relations(changes, schemas)
                 save_disputes(connection, changes.disputes, schemas)
+                for name in [name for name, key in changes.states if not key]:
+                    if reads_otherwise(name, changes.before.get((name, "")), schemas.get(name)):
+                        dispute_anew(connection, name, schemas, self._pages(name), self._events_of)
                 settle_anew(connection, [name for name, key in changes.states if not key], schemas)
                 self._save_checkpoint(changes.checkpoint)
                 connection.execute("COMMIT")
@@ -312,7 +328,10 @@ class SqliteTables:
         return found
 
     def _define(self, schema: Schema, written: set[str]) -> None:
-        """Creates or widens the table of a collection that was defined; makes it anew where columns cannot be added."""
+        """Creates or widens the table of a collection that was defined; makes it anew where columns cannot be added.
+
+        Records may have come before their definition; those that are `written` in the same run are left to it.
+        """
         statements = self._statements(schema)
         rows = self._connection.execute(f"PRAGMA table_info({statements.table})").fetchall()
         standing = [(name, kind, bool(place)) for _, name, kind, _, _, place in rows]
@@ -322,7 +341,8 @@ class SqliteTables:
             standing = []
         if not standing:
             self._connection.execute(statements.create)
-            if not rows:
+            known = "SELECT records FROM _refold_collections WHERE name = ?"
+            if not rows and self._connection.execute(known, (schema.name,)).fetchone()[0] <= len(written):
                 return
         else:
             for name, *_ in wanted[len(standing) :]:
@@ -387,7 +407,7 @@ class SqliteTables:
                 continue
             disputed = disputes.get((name, key))
             if disputed is None:
-                values, present = latest(state)
+                values, present = latest(schema.read(state))
             else:
                 values, present = settled_values(state, (name, key), schema, self._events, disputed.sides)
             row = self._row(statements, key, values) if present else None
@@ -432,7 +452,8 @@ class SqliteTables:
         for name in defined:
             forget_references(self._connection, name)
             forget_holdings(self._connection, name)
-        if not any(schema.references or schema.unique for schema in schemas.values()):
+            forget_conversions(self._connection, name)
+        if not any(schema.references or schema.unique or schema.upgrade for schema in schemas.values()):
             return
         by_collection: dict[str, dict[str, State]] = {}
         for (name, key), state in changes.states.items():
@@ -449,13 +470,17 @@ class SqliteTables:
     ) -> None:
         schema = schemas[name]
         affected: set[Record] = set()
-        if schema.references or schema.unique:
+        if schema.references or schema.unique or schema.upgrade is not None:
             refers: dict[str, Mapping[str, Record]] = {}
             held: dict[str, Mapping[UniqueValue, Holder]] = {}
+            kept: dict[str, list[Entry]] = {}
             for key, state in states.items():
                 values, present = settled_values(state, (name, key), schema, self._events)
                 refers[key] = references(schema, values) if present else {}
                 held[key] = holdings(key, schema, state, values) if present else {}
+                kept[key] = conversion_entries((name, key), schema, state) if present else []
+            if schema.upgrade is not None:
+                save_conversions(self._connection, name, kept)
             if schema.references:
                 save_references(self._connection, name, refers)
                 affected = {(name, key) for key in states}

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 
 class Wording(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What may accompany a write: who, why, on which version, under which request id, and other text about it."""
+    """What may accompany a write: who, why, on which version, under which request id, and other text about it.
+
+    `schema_version` is the version of the collection that the values are spelt in, the current one if it is None.
+    """
 
     actor: str = ""
     reason: str | None = None
     if_version: str | None = None
     request_id: str | None = None
     meta: dict[str, str] = {}
+    schema_version: int | str | None = None
 
 
 _text = TYPES["str"].store
@@ -54,6 +58,13 @@ def schema_for(schemas: Mapping[str, Schema], name: str) -> Schema:
     return schema
 
 
+def stored_values(schema: Schema, values: Mapping[str, Any], wording: Wording) -> dict[str, Any]:
+    """Values as they are stored. Raises as `Schema.store`, and as `Schema.upgraded` for those of a stated version."""
+    if wording.schema_version is not None:
+        values = schema.upgraded(values, wording.schema_version)
+    return schema.store(values)
+
+
 def put_request(
     schemas: Mapping[str, Schema], target: str | msgspec.Struct, values: Mapping[str, Any] | None, wording: Wording
 ) -> Request:
@@ -64,7 +75,7 @@ def put_request(
     else:
         name = target
     schema = schema_for(schemas, name)
-    stored = schema.store(values or {})
+    stored = stored_values(schema, values or {}, wording)
     key = stored.get(schema.collection.key)
     if key is None:
         raise ValueRefused(name, schema.collection.key, "the key is required", "nothing")
@@ -76,7 +87,7 @@ def patch_request(
 ) -> Request:
     """What a patch asks of the writer, its key and values checked and as stored."""
     schema = schema_for(schemas, _name(collection))
-    return _request(Operation.PATCH, schema.name, schema.key_text(key), schema.store(values), wording)
+    return _request(Operation.PATCH, schema.name, schema.key_text(key), stored_values(schema, values, wording), wording)
 
 
 def delete_request(schemas: Mapping[str, Schema], collection: str | type, key: Any, wording: Wording) -> Request:

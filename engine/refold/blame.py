@@ -59,6 +59,7 @@ def blame(schema: Schema, key: str, load: Load, history: History, log: Changelog
 
 def _told(schema: Schema, key: str, state: State, shown: tuple[dict[str, Any], bool], log: Changelog) -> Blame:
     stored, present = shown
+    state = schema.read(state)
     events = {event.dot: event for event in log.at(sorted(log.positions([(w.replica, w.seq) for w in state.writes])))}
     values = {**schema.blank, **stored}
     fields: dict[str, list[Standing]] = {field: [] for field in schema.columns}

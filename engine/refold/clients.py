@@ -38,7 +38,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One change as a client asks for it.
 
     `version` is what the client had seen of the record: the token of a record, a position of the log, or None for
-    nothing known, which for an update or a delete means that it applies to whatever is there.
+    nothing known, which for an update or a delete means that it applies to whatever is there. `schema_version` is the
+    version of the collection that the client knows, the current one if it is None: values are read from there.
     """
 
     operation: str
@@ -47,6 +48,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     values: Mapping[str, Any] = {}
     version: str | int | None = None
     request_id: str | None = None
+    schema_version: int | str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,14 +92,20 @@ def request_of(schemas: Mapping[str, Schema], change: Change, wording: Wording, 
     """What a change asks of the writer. Raises what refuses it before it is tried."""
     schema = schema_for(schemas, change.collection)
     words = wording
-    if change.request_id is not None:
-        words = msgspec.structs.replace(wording, request_id=change.request_id)
+    if change.request_id is not None or wording.schema_version is not None:
+        words = msgspec.structs.replace(
+            wording, request_id=change.request_id or wording.request_id, schema_version=None
+        )
+    told = change.values
+    stated = change.schema_version if change.schema_version is not None else wording.schema_version
+    if stated is not None:
+        told = schema.upgraded(told, stated)
     match change.operation:
         case "create":
-            values = {**change.values, schema.collection.key: change.key}
+            values = {**told, schema.collection.key: change.key}
             request = put_request(schemas, change.collection, values, words)
         case "update":
-            request = patch_request(schemas, change.collection, change.key, change.values, words)
+            request = patch_request(schemas, change.collection, change.key, told, words)
         case "delete":
             request = delete_request(schemas, change.collection, change.key, words)
         case _:
@@ -126,7 +134,8 @@ async def push(engine: Engine, changes: Sequence[Change], wording: Wording, *, s
     for part in _parts(_parents_first(asked, engine.schemas)):
         outcomes, states = await engine.pushed(Pushed(request for _, request in part))
         for (index, request), outcome, state in zip(part, outcomes, states, strict=True):
-            _place(result, index, request, outcome, state)
+            known = engine.schemas[request.collection]
+            _place(result, index, request, outcome, known.read(state) if state is not None else None)
     if len(changes) > 1:
         for answers in (result.applied, result.merged, result.conflicts, result.failed, result.duplicates):
             answers.sort(key=lambda answer: answer.index)

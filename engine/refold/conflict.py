@@ -47,6 +47,7 @@ class ConflictKind(StrEnum):
     DEPENDENCY = "dependency-conflict"
     VERSION_MISMATCH = "version-mismatch"
     UNIQUE = "unique-conflict"
+    CONVERSION = "conversion-conflict"
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ class Conflict(msgspec.Struct, frozen=True):
     """One disagreement: its sides by field, how it was settled, and whether that is final.
 
     `sides` of a deletion conflict stand under the empty field name, with whether the record is to be present as
-    their value; those of a dependency or unique conflict under the field that holds the reference or the value.
+    their value; those of a dependency, unique or conversion conflict under the field that holds the reference or value.
 
     In the conflict list, `status` is `open`, `settled` (by the strategy) or `resolved` (by the event `settled_by`),
     `base` what the fields were in what all sides had seen, and `events` are those of the sides.

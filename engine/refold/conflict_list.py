@@ -9,6 +9,9 @@ off the state that the events in x's context make, which is the same wherever an
 all that stands, that is the state itself; otherwise it is folded from the record's history. A conflict that is closed
 field by field stands on the list once for each set of fields; of several events that closed the same fields of it
 without knowing each other, the first by (time, replica, seq) counts.
+
+Fields and values are those of the collection's current schema version: `schemas` says how they are read. So a list is
+made anew for a collection whose steps change.
 """
 
 from __future__ import annotations
@@ -21,14 +24,19 @@ import msgspec
 from .conflict import Conflict, ConflictKind, Disagreements, Policy, Side, conflict_id, disagreements, settle
 from .events import Event, Kind
 from .fold import State, fold, is_concurrent, latest
+from .schema import Schema
 from .vector import covers, includes
 
 Record = tuple[str, str]
+Schemas = Mapping[str, Schema]
 Rank = tuple[int, str, int]
 
 OPEN, SETTLED, RESOLVED = "open", "settled", "resolved"
 RESOLVES = "conflict"
 """In the meta of an event that was written to settle a conflict: the conflict's id."""
+
+DERIVED = (ConflictKind.DEPENDENCY, ConflictKind.UNIQUE, ConflictKind.CONVERSION)
+"""Kinds that are read off the records as they are settled now, and leave the list when it is no longer so."""
 
 STATUSES = (OPEN, SETTLED, RESOLVED)
 """A conflict waits for a person; a strategy chose; an event that had seen both sides wrote anew."""
@@ -50,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
         """How it stands under a policy."""
         if self.closer is not None:
             return RESOLVED
-        if self.kind in {ConflictKind.DEPENDENCY, ConflictKind.UNIQUE}:
+        if self.kind in DERIVED:
             return OPEN
         manual = any(policy.of(name) == "manual" for name in self.fields or [""])
         return OPEN if manual else SETTLED
@@ -139,6 +147,18 @@ class Listed(msgspec.Struct, frozen=True):
     status: str
 
 
+def read_state(schemas: Schemas, record: Record, state: State) -> State:
+    """A record's state as the current schema version has it; that of a definition as it is."""
+    schema = schemas.get(record[0]) if record[1] else None
+    return state if schema is None else schema.read(state)
+
+
+def read_event(schemas: Schemas, event: Event) -> Event:
+    """An event as the current schema version has it."""
+    schema = schemas.get(event.collection)
+    return event if schema is None else schema.read_event(event)
+
+
 def _entry(record: Record, kind: ConflictKind, sides: Mapping[str, Sequence[Side]]) -> Entry:
     return Entry(conflict_id(sides), kind, *record, sorted(name for name in sides if name))
 
@@ -199,11 +219,12 @@ def disputes(
     before: Mapping[Record, State],
     after: Mapping[Record, State],
     history: Callable[[Sequence[Record]], Sequence[Event]],
+    schemas: Schemas,
 ) -> dict[Record, Disputed]:
     """What a run of events does to the list, by record; records whose entries stay as they are are left out.
 
     `history` gives the events of some records that stand before the run; it is asked for those records only that one
-    of the events had not seen all of.
+    of the events had not seen all of. `schemas` are those that hold after the run.
     """
     apart: dict[Record, list[Event]] = {}
     found: dict[Record, Disputed] = {}
@@ -218,15 +239,16 @@ def disputes(
             if state is not None:
                 if not includes(event.context, state.version):
                     apart.setdefault(record, []).append(event)
-                elif len(state.writes) > 1 and is_concurrent(state):
-                    found.setdefault(record, Disputed()).closed.extend(_closed(event, state))
+                elif len(state.writes) > 1 and is_concurrent(standing := read_state(schemas, record, state)):
+                    closed = _closed(read_event(schemas, event), standing)
+                    found.setdefault(record, Disputed()).closed.extend(closed)
             if event is not own[-1]:
                 state = fold(state, event)
-    for record, closed in _closed_unseen(apart, earlier, history):
+    for record, closed in _closed_unseen(apart, earlier, history, schemas):
         found.setdefault(record, Disputed()).closed.extend(closed)
     for record, state in after.items():
-        sides = _found(state) if len(state.writes) > 1 else ({}, [])
-        listed = record in before and any(_found(before[record]))
+        sides = _found(read_state(schemas, record, state)) if len(state.writes) > 1 else ({}, [])
+        listed = record in before and any(_found(read_state(schemas, record, before[record])))
         if listed or record in found or any(sides):
             disputed = found.setdefault(record, Disputed())
             disputed.live, disputed.sides, disputed.listed = _entries(record, sides), sides, listed
@@ -237,6 +259,7 @@ def _closed_unseen(
     apart: Mapping[Record, Sequence[Event]],
     run: Mapping[Record, Sequence[Event]],
     history: Callable[[Sequence[Record]], Sequence[Event]],
+    schemas: Schemas,
 ) -> Iterator[tuple[Record, list[Entry]]]:
     """What those events of a run close that had not seen all that stood, read off the history of their records."""
     past: dict[Record, list[Event]] = {record: [] for record in apart}
@@ -247,17 +270,22 @@ def _closed_unseen(
         for event in late:
             seen = [other for other in known if covers(event.context, other.replica, other.seq)]
             state = folded(seen) if len(seen) > 1 else None
-            closed = _closed(event, state) if state is not None else []
+            read = read_state(schemas, record, state) if state is not None else None
+            closed = _closed(read_event(schemas, event), read) if read is not None else []
             if closed:
                 yield record, closed
 
 
-def describe(entry: Entry, status: str, state: State, policy: Policy, history: Sequence[Event]) -> Conflict | None:
+def describe(
+    entry: Entry, status: str, state: State, policy: Policy, history: Sequence[Event], schemas: Schemas
+) -> Conflict | None:
     """All there is to say of one conflict; None when the state and the history do not have it."""
     record = entry.collection, entry.key
+    state = read_state(schemas, record, state)
     closer = None
     if entry.closer is None:
-        found = next((one for one in settle(*record, state, policy, history).conflicts if one.id == entry.id), None)
+        read = [read_event(schemas, event) for event in history]
+        found = next((one for one in settle(*record, state, policy, read).conflicts if one.id == entry.id), None)
         if found is None:
             return None
         sides, strategy, outcome = found.sides, found.strategy, found.outcome
@@ -266,10 +294,11 @@ def describe(entry: Entry, status: str, state: State, policy: Policy, history: S
         seen = seen_state(closer.context, history) if closer is not None else None
         if closer is None or seen is None:
             return None
-        fields, presence = closed_sides(closer, seen)
+        told = read_event(schemas, closer).data
+        fields, presence = closed_sides(read_event(schemas, closer), read_state(schemas, record, seen))
         sides = {"": presence} if entry.kind is ConflictKind.DELETION else fields
         strategy = "+".join(sorted({policy.of(name) for name in sides}))
-        outcome = {name: closer.data[name] if name else closer.kind is not Kind.DELETE for name in sides}
+        outcome = {name: told[name] if name else closer.kind is not Kind.DELETE for name in sides}
     dots = {side.dot for group in sides.values() for side in group}
     events = sorted(
         (event for event in history if (event.replica, event.seq) in dots),
@@ -284,16 +313,18 @@ def describe(entry: Entry, status: str, state: State, policy: Policy, history: S
         outcome,
         status == OPEN,
         status,
-        common_base(list(sides), events, history),
+        common_base(list(sides), events, history, schemas),
         events,
         closer,
     )
 
 
-def common_base(fields: Sequence[str], sides: Sequence[Event], history: Sequence[Event]) -> dict[str, Any]:
+def common_base(
+    fields: Sequence[str], sides: Sequence[Event], history: Sequence[Event], schemas: Schemas
+) -> dict[str, Any]:
     """What the fields were in what all sides had seen; fields that were not there are left out."""
     state = folded(event for event in history if all(covers(side.context, event.replica, event.seq) for side in sides))
     if state is None:
         return {}
-    values, present = latest(state)
+    values, present = latest(read_state(schemas, history[0].record, state))
     return {name: values[name] if name else present for name in fields if not name or name in values}

@@ -148,21 +148,27 @@ def settled_values(
     found: Disagreements | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """A record's fields and presence as its policy settles them; `found` is what of it disagrees, if that is known."""
+    if schema is not None and record[1]:
+        state = schema.read(state)
     if found is None:
         if not is_concurrent(state):
             return latest(state)
         found = disagreements(state)
     policy = schema.policy if schema is not None else Policy()
-    return outcome_of(state, policy, found, history(record) if sums(found, policy) else ())
+    return outcome_of(state, policy, found, _read_events(schema, history(record)) if sums(found, policy) else ())
+
+
+def _read_events(schema: Schema | None, events: Sequence[Event]) -> Sequence[Event]:
+    return events if schema is None else [schema.read_event(event) for event in events]
 
 
 def settled_branches(
     state: State, record: Record, schema: Schema | None, history: Callable[[Record], Sequence[Event]]
 ) -> dict[str, dict[str, Any]]:
     """The losing branches that keep-both shows beside a record, each whole, by the keys they have there."""
-    if schema is None or not schema.keeps_both or not is_concurrent(state):
+    if schema is None or not schema.keeps_both or not is_concurrent(state := schema.read(state)):
         return {}
-    events = history(record) if needs_history(state, schema.policy) else ()
+    events = _read_events(schema, history(record)) if needs_history(state, schema.policy) else ()
     branches = settle(*record, state, schema.policy, events).branches
     return {key: {**values, schema.collection.key: key} for key, values in sorted(branches.items())}
 
@@ -275,7 +281,8 @@ class _Decider:
         request_id = request.request_id
         if request_id is not None and request_id in self.requests:
             earlier = self.requests[request_id]
-            if not _is_retry(request, earlier):
+            known = self.ground.schemas.get(request.collection)
+            if not _is_retry(request, known.read_event(earlier) if known is not None else earlier):
                 raise RequestReused(request_id, f"{earlier.kind} of {earlier.collection} {earlier.key!r}", *record)
             return Repeat(earlier)
         before = self.states.get(record) or self.ground.states.get(record)
@@ -335,6 +342,7 @@ class _Decider:
         A vector cannot say "what the group did, but not what stood there", so it may when it touches nothing unseen.
         """
         known = seen.version if seen is not None else {}
+        base = self.ground.schemas[request.collection].read(base)
         unseen = [write for write in base.writes if not covers(known, write.replica, write.seq)]
         if request.operation is Operation.DELETE:
             return not unseen

@@ -109,7 +109,7 @@ def _shows_otherwise(old: Schema | None, new: Schema | None) -> bool:
     if old is None or new is None:
         return old is not new
     one, other = old.collection, new.collection
-    return (one.fields, one.key, one.strategy) != (other.fields, other.key, other.strategy)
+    return (one.fields, one.key, one.strategy, one.steps) != (other.fields, other.key, other.strategy, other.steps)
 
 
 def definition(found: Sides, name: str) -> list[Difference]:

@@ -77,6 +77,18 @@ class DefinitionRefused(RefoldError):
 
 
 @dataclass(eq=False)
+class SchemaVersionUnknown(RefoldError):
+    """A schema version that no definition here declares."""
+
+    code: ClassVar[str] = "schema-version-unknown"
+    message: ClassVar[str] = "{collection} has no version {version}; known are {known}"
+    hint: ClassVar[str] = "bring the definition that declares it: sync with who has it, or `refold define`"
+    collection: str
+    version: str
+    known: list[str]
+
+
+@dataclass(eq=False)
 class RecordUnknown(RefoldError):
     """A patch or delete of a record that is not there."""
 

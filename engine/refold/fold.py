@@ -13,6 +13,11 @@ contexts as in Preguiça et al., "Dotted version vectors" (2012).
 
 The cost of an event is the number of events still alive in the record, at most the number of its fields plus the
 concurrent ones: it does not grow with the record's history.
+
+Fields are folded under the names that events give them. Where a collection has several schema versions, a field can
+have another name in each; a write then says which of the standing writes of other versions it had seen (`Lineage`), and
+`refold.versions` reads the state as one version has it. That relation is a function of the event set as well: every
+write that an event had seen stands before it in every causal order, and those that do not stand any more are left out.
 """
 
 from __future__ import annotations
@@ -36,11 +41,27 @@ class Write(msgspec.Struct, frozen=True, array_like=True, order=True, gc=False):
     data: dict[str, Any]
 
 
+class Lineage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The schema version that a write was made under, and the dots of those standing writes of other versions that its
+    writer had seen, sorted."""
+
+    version: int
+    seen: list[tuple[str, int]] = []
+
+
 class State(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A record as its events make it: its version vector, and the writes that nobody overruled knowing them."""
+    """A record as its events make it: its version vector, and the writes that nobody overruled knowing them.
+
+    `lineage` has an entry for each write; it is None when all are of schema version 1.
+    """
 
     version: dict[str, int]
     writes: list[Write]
+    lineage: list[Lineage] | None = None
+
+    def versions(self) -> list[int]:
+        """The schema version of each write."""
+        return [1] * len(self.writes) if self.lineage is None else [own.version for own in self.lineage]
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
@@ -65,7 +86,9 @@ def encode_state(state: State, newest: bytes | None = None) -> bytes:
     A state that is just what one event makes is spelt as that event, of which `newest` gives the canonical bytes: most
     records of a young log then take no encoding, no hash and no place of their own.
     """
-    return newest if newest is not None and is_sole(state) else _encoder.encode(state)
+    if newest is not None and is_sole(state):
+        return newest
+    return _encoder.encode((state.version, state.writes) if state.lineage is None else state)
 
 
 def decode_state(data: bytes) -> State:
@@ -80,11 +103,14 @@ def _rank(write: Write) -> tuple[int, str, int]:
 def fold(state: State | None, event: Event) -> State:
     """The state after one more event. An event that the state has already seen changes nothing."""
     write = Write(event.time, event.replica, event.seq, event.kind is not Kind.DELETE, event.data)
+    later = event.version > 1 and event.key != ""
     if state is None:
-        return State({event.replica: event.seq}, [write])
+        return State({event.replica: event.seq}, [write], [Lineage(event.version)] if later else None)
     version = state.version
     if version.get(event.replica, 0) >= event.seq:
         return state
+    if later or state.lineage is not None:
+        return _fold_versions(state, event, write)
     seen = event.context.get
     left = []
     for old in state.writes:
@@ -99,6 +125,32 @@ def fold(state: State | None, event: Event) -> State:
     if len(left) > 1 and _rank(left[-2]) > _rank(write):
         left.sort(key=_rank)
     return State({**version, event.replica: event.seq}, left)
+
+
+def _fold_versions(state: State, event: Event, write: Write) -> State:
+    """The same where schema versions are told apart."""
+    covered = event.context.get
+    own = max(event.version, 1)
+    left: list[tuple[Write, Lineage]] = []
+    seen: list[tuple[str, int]] = []
+    for old, lineage in zip(state.writes, state.lineage or [Lineage(1)] * len(state.writes), strict=True):
+        if covered(old.replica, 0) >= old.seq:
+            data = {name: value for name, value in old.data.items() if name not in event.data}
+            if not data:
+                continue
+            old = Write(old.time, old.replica, old.seq, None, data)
+            if lineage.version != own:
+                seen.append((old.replica, old.seq))
+        left.append((old, lineage))
+    left.append((write, Lineage(own, sorted(seen))))
+    left.sort(key=lambda pair: _rank(pair[0]))
+    writes = [one for one, _ in left]
+    vector = {**state.version, event.replica: event.seq}
+    if all(lineage.version == 1 for _, lineage in left):
+        return State(vector, writes)
+    standing = {(one.replica, one.seq) for one in writes}
+    pruned = [Lineage(old.version, [dot for dot in old.seen if dot in standing]) for _, old in left]
+    return State(vector, writes, pruned)
 
 
 def is_concurrent(state: State) -> bool:

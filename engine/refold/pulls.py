@@ -357,7 +357,8 @@ def _conflicts(
     queries = [
         ConflictQuery(OPEN, collection=row.collection, key=row.key, limit=CONFLICTS)
         for row in rows
-        if schemas[row.collection].references or (row.state is not None and is_concurrent(row.state))
+        if schemas[row.collection].references
+        or (row.state is not None and is_concurrent(schemas[row.collection].read(row.state)))
     ]
     queries += [ConflictQuery(OPEN, collection=name, limit=CONFLICTS) for name in collections]
     found: dict[str, Conflict] = {}

@@ -15,7 +15,8 @@ import msgspec
 from .blame import Blame
 from .blame import blame as blamed
 from .conflict import Conflict, ConflictKind, Policy
-from .conflict_list import ConflictQuery, Entry, Listed, describe
+from .conflict_list import DERIVED, ConflictQuery, Entry, Listed, describe
+from .conversions import describe_conversion
 from .decide import settled_values
 from .events import Checkpoint, Event, Head, decode
 from .fold import State, decode_state
@@ -53,9 +54,12 @@ def blame(schema: Schema, key: str, log: Changelog, tables: Tables) -> Blame | N
     return blamed(schema, key, tables.load, lambda record: log.at(tables.history([record])), log)
 
 
-def _dangling(entry: Entry, state: State, schema: Schema, history: Sequence[Event]) -> Conflict | None:
+def _derived(entry: Entry, state: State, schema: Schema, history: Sequence[Event]) -> Conflict | None:
     values, _ = settled_values(state, (entry.collection, entry.key), schema, lambda record: history)
-    conflict = describe_dangling(entry, state, values)
+    if entry.kind is ConflictKind.CONVERSION:
+        conflict = describe_conversion(entry, schema, state, values)
+    else:
+        conflict = describe_dangling(entry, schema.read(state), values)
     if conflict is None:
         return None
     dots = {side.dot for sides in conflict.sides.values() for side in sides}
@@ -102,11 +106,11 @@ def conflicts(
             held = _clash(listed.entry, decode_state(states[record]), schema, log, tables)
             found += [held] if held is not None else []
             continue
-        if listed.entry.kind is ConflictKind.DEPENDENCY and schema is not None:
-            conflict = _dangling(listed.entry, decode_state(states[record]), schema, history)
+        if listed.entry.kind in DERIVED and schema is not None:
+            conflict = _derived(listed.entry, decode_state(states[record]), schema, history)
             found += [conflict] if conflict is not None else []
             continue
-        conflict = describe(listed.entry, status, decode_state(states[record]), policy, history)
+        conflict = describe(listed.entry, status, decode_state(states[record]), policy, history, schemas)
         if conflict is not None:
             found.append(conflict)
     return page, found

@@ -94,7 +94,7 @@ def _sides(state: State, field: str, value: Any) -> list[Side]:
 def dangling_entries(
     record: Record, state: State, found: Mapping[str, Record], present: Callable[[Record], bool]
 ) -> list[Entry]:
-    """The dependency conflicts of a record that is there, given what it refers to."""
+    """The dependency conflicts of a record that is there, given what it refers to and its state as it is read now."""
     return [
         Entry(conflict_id({field: sides}, field), ConflictKind.DEPENDENCY, *record, [field])
         for field, target in sorted(found.items())

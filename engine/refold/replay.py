@@ -72,8 +72,9 @@ def changes_of(
     states: Mapping[Record, State],
     found: Found,
     heads: Mapping[str, Head],
+    schemas: Mapping[str, Schema],
 ) -> Changes:
-    """What a run of events changes, given the states it leaves, what it found, and where it ends."""
+    """What a run of events changes, given the states it leaves, what it found, where it ends, and the schemas then."""
     before = found.bodies
     records = [(event.collection, event.key) for event in run.events]
     newest = dict(zip(records, zip(run.bodies, run.hashes, strict=True), strict=True))
@@ -86,7 +87,7 @@ def changes_of(
         if record in before:
             digest -= state_hash(*record, before[record])
     end = Checkpoint(run.events[-1].position, {**checkpoint.heads, **heads}, digest % DIGEST_MODULUS)
-    disputed = disputes(run.events, found.states, states, found.history)
+    disputed = disputes(run.events, found.states, states, found.history, schemas)
     return Changes(run.events, states, before, after, end, disputed)
 
 
@@ -97,10 +98,14 @@ def find(log: Changelog, tables: Tables, records: Iterable[Record]) -> Found:
     return Found(bodies, states, lambda records: log.at(tables.history(records)))
 
 
-def fold_events(log: Changelog, tables: Tables, checkpoint: Checkpoint, run: Sealed) -> Changes:
-    """What a run of events changes in these tables."""
+def fold_events(
+    log: Changelog, tables: Tables, checkpoint: Checkpoint, run: Sealed
+) -> tuple[Changes, Mapping[str, Schema]]:
+    """What a run of events changes in these tables, and the schemas then."""
     found = find(log, tables, {event.record for event in run.events})
-    return changes_of(checkpoint, run, fold_all(found.states, run.events), found, run.heads())
+    states = fold_all(found.states, run.events)
+    schemas = schemas_after(load_schemas(tables), states)
+    return changes_of(checkpoint, run, states, found, run.heads(), schemas), schemas
 
 
 def schema_of(name: str, state: State) -> Schema:
@@ -126,6 +131,13 @@ def schemas_after(schemas: Mapping[str, Schema], states: Mapping[Record, State])
         if twin != name:
             raise DefinitionRefused(name, f"{twin!r} differs in case alone, which SQL tools cannot tell apart")
     return after
+
+
+def reads_otherwise(name: str, before: bytes | None, schema: Schema | None) -> bool:
+    """Whether a collection reads what was written otherwise than under the state of its definition before."""
+    old = schema_of(name, decode_state(before)).upgrade if before is not None else None
+    new = schema.upgrade if schema is not None else None
+    return (old.steps if old is not None else []) != (new.steps if new is not None else [])
 
 
 def check_definitions(schemas: Mapping[str, Schema], states: Mapping[Record, State], events: Sequence[Event]) -> None:
@@ -165,6 +177,5 @@ def catch_up(log: Changelog, tables: Tables, limit: int = REPLAY_BATCH) -> bool:
     bodies = [body for _, body in stored]
     hashes = [sha256(body).digest() for body in bodies]
     run = Sealed([stored_event(position, body) for position, body in stored], bodies, hashes)
-    changes = fold_events(log, tables, checkpoint, run)
-    tables.save(changes, schemas_after(load_schemas(tables), changes.states))
+    tables.save(*fold_events(log, tables, checkpoint, run))
     return True

@@ -21,6 +21,11 @@ from .fold import State, latest
 from .schema import Schema
 from .vector import VectorError, format_vector, parse_vector
 
+_ONLY_BY_VALUES = {
+    ConflictKind.DEPENDENCY: "bring the record that it refers to, or state other values=",
+    ConflictKind.CONVERSION: "what was written is no value of the field now: state values=",
+}
+
 
 class Choice(NamedTuple):
     """One of three ways to settle a conflict: the dot of the side to take, values, or to keep both."""
@@ -62,8 +67,8 @@ def requests(
     def request(operation: Operation, key: str, data: dict[str, Any], version: str | None = None) -> Request:
         return Request(operation, conflict.collection, key, data, wording.actor, meta, version, None)
 
-    if conflict.kind is ConflictKind.DEPENDENCY and values is None:
-        raise ResolutionRefused(conflict.id, "bring the record that it refers to, or state other values=")
+    if conflict.kind in _ONLY_BY_VALUES and values is None:
+        raise ResolutionRefused(conflict.id, _ONLY_BY_VALUES[conflict.kind])
     version = format_vector(state.version)
     settled = {name: value for name, value in conflict.outcome.items() if name}
     if take is not None:
@@ -84,7 +89,7 @@ def requests(
     key = schema.collection.key
     if schema.types[key].name != "str":
         raise ResolutionRefused(conflict.id, f"the key {key!r} is no text, so the losing side cannot have its own")
-    present, _ = latest(state)
+    present, _ = latest(schema.read(state))
     for event in conflict.events:
         lost = {
             name: side.value
@@ -137,6 +142,6 @@ def parting(
     if key not in {side.value for side in sides}:
         known = ", ".join(side.value for side in sides)
         raise ResolutionRefused(conflict.id, f"say by {name!r} which record the values are for: {known}")
-    if field not in stored or same(stored[field], latest(states[key])[0].get(field)):
+    if field not in stored or same(stored[field], latest(schema.read(states[key]))[0].get(field)):
         raise ResolutionRefused(conflict.id, f"state another value of {field!r}")
     return [request(key, stored)]

@@ -3,7 +3,8 @@
 A `Collection` is plain data; a `Schema` is the same thing compiled for use. Definitions are events: `to_data` spreads a
 collection over one entry a field, so that two replicas which add different fields apart merge like any other record,
 and `from_data` reads it back. `evolve` says what one definition may become: fields come, rules are relaxed, the folder
-and the policy change, but what a stored value means never does.
+and the policy change, but what a stored value means never does. What a new version does to fields that are there, it
+says by steps (see `refold.versions`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,22 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 import msgspec
 
 from .conflict import FIELD_STRATEGIES, STRATEGIES, Policy
-from .errors import DefinitionRefused, FieldUnknown, ValueRefused
+from .errors import DefinitionRefused, FieldUnknown, SchemaVersionUnknown, ValueRefused
+from .events import Event
+from .fold import State
 from .template import FolderTooLong, NotADate, Template, TemplateError
 from .values import TYPES, Refused, show
+from .version_rules import (
+    carried,
+    check_steps,
+    joined_steps,
+    known_versions,
+    of_versions,
+    step_entries,
+    steps_of,
+    version_number,
+)
+from .versions import Step, Upgrade, retired, upgrade_of
 
 T = TypeVar("T", bound=type)
 
@@ -69,6 +83,9 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     value that the folder's first record has there. `schema_version` may be among them. `priority` says how urgent the
     records are to clients that pull them. `documents` has by each field that holds the path of a file, from the
     archive's root, the field that holds its SHA-256 in hexadecimal digits, or nothing where none does.
+
+    `version` counts from 1, or is a text such as "2.0"; `steps` lead to it and to those before it, a step without a
+    version of its own to this one. `check` gives both in their final spelling.
     """
 
     name: str
@@ -81,6 +98,7 @@ class Collection(msgspec.Struct, frozen=True, kw_only=True):
     meta: dict[str, str] = {}
     priority: str = "normal"
     documents: dict[str, str] = {}
+    steps: list[Step] = []
 
 
 Apart = Mapping[str, Sequence[Field]]
@@ -160,7 +178,14 @@ def _check_documents(collection: Collection) -> None:
 
 
 def check(collection: Collection) -> Collection:
-    """The collection itself, once it makes sense. Raises `DefinitionRefused`."""
+    """The collection once it makes sense, its versions spelt out. Raises `DefinitionRefused`."""
+    collection = _check_fields(of_versions(collection))
+    check_steps(collection)
+    return collection
+
+
+def _check_fields(collection: Collection) -> Collection:
+    """The collection once all but its steps makes sense: steps of replicas that differ are as they came together."""
     refuse = partial(DefinitionRefused, collection.name)
     if not _NAME.fullmatch(collection.name) or collection.name.lower().startswith(("sqlite_", "_refold")):
         raise refuse("a name is a letter, then up to 63 letters, digits, _ or -, and does not start with sqlite_")
@@ -178,8 +203,6 @@ def check(collection: Collection) -> Collection:
         raise refuse(f"strategy {collection.strategy!r} is none of {', '.join(STRATEGIES)}")
     if collection.priority not in PRIORITIES:
         raise refuse(f"priority {collection.priority!r} is none of {', '.join(PRIORITIES)}")
-    if collection.version < 1:
-        raise refuse("version counts from 1")
     try:
         template = Template.parse(collection.folder)
     except TemplateError as error:
@@ -203,21 +226,31 @@ def evolve(old: Collection | None, new: Collection, apart: Apart = NOWHERE) -> C
     A field that replicas defined apart (`apart`) stays as it is merged when it is asked for as one of them defined it,
     so that an application that defines at each start what it always did can start.
 
+    One of an older version adds fields that are not known and changes nothing else, so that an application of then can
+    start.
+
     Raises `DefinitionRefused` when stored values would change their meaning or could break a new rule.
     """
-    check(new)
+    new = check(new)
     refuse = partial(DefinitionRefused, new.name)
     keeping = "keep-both" in {new.strategy, *(field.strategy for field in new.fields.values())}
     if keeping and new.fields[new.key].type != "str":
         raise refuse(f"strategy keep-both needs a key that is text, and {new.key!r} is none")
     if old is None:
         return new
+    known = check(old)
+    steps = joined_steps(known, new)
+    if new.version < old.version:
+        return _with_older(known, new)
+    old = carried(known, new)
     if new.key != old.key:
         raise refuse(f"the key is {old.key!r} and cannot become {new.key!r}")
     fields = dict(old.fields)
     for name, field in new.fields.items():
         before = fields.get(name)
         if before is None:
+            if name in retired(steps):
+                raise refuse(f"{name!r} is the name of a field that a step took away, and cannot come back")
             if not field.null and field.default is None:
                 raise refuse(f"a new field must allow null or have a default: {name!r} does neither")
         elif _is_side(field, before, apart.get(name, ())):
@@ -227,7 +260,21 @@ def evolve(old: Collection | None, new: Collection, apart: Apart = NOWHERE) -> C
         elif before.null and not field.null:
             raise refuse(f"field {name!r} may be null in existing records")
         fields[name] = field
-    return check(msgspec.structs.replace(new, fields=fields))
+    return check(msgspec.structs.replace(new, fields=fields, steps=steps))
+
+
+def _with_older(known: Collection, older: Collection) -> Collection:
+    """A definition with the fields besides that one of an older version has and no step took away."""
+    upgrade = Upgrade(known.version, known.steps)
+    fields = dict(known.fields)
+    for name, field in older.fields.items():
+        now = upgrade.name(name, older.version)
+        if now is None or now in fields:
+            continue
+        if not field.null and field.default is None:
+            raise DefinitionRefused(known.name, f"a new field must allow null or have a default: {name!r} does neither")
+        fields[now] = field
+    return check(msgspec.structs.replace(known, fields=fields))
 
 
 def _is_side(field: Field, merged: Field, sides: Sequence[Field]) -> bool:
@@ -241,7 +288,7 @@ def to_data(collection: Collection) -> dict[str, Any]:
     data: dict[str, Any] = {name: getattr(collection, name) for name in names}
     for order, (name, field) in enumerate(collection.fields.items()):
         data[_FIELD_PREFIX + name] = {**msgspec.to_builtins(field), "order": order}
-    return data
+    return data | step_entries(collection.steps)
 
 
 def from_data(name: str, data: Mapping[str, Any]) -> Collection:
@@ -251,8 +298,8 @@ def from_data(name: str, data: Mapping[str, Any]) -> Collection:
         text.removeprefix(_FIELD_PREFIX): parse_field({k: v for k, v in spec.items() if k != "order"})
         for _, text, spec in sorted(specs, key=lambda item: item[:2])
     }
-    plain = {text: value for text, value in data.items() if not text.startswith(_FIELD_PREFIX)}
-    return msgspec.convert({**plain, "name": name, "fields": fields}, Collection)
+    plain = {text: value for text, value in data.items() if ":" not in text}
+    return msgspec.convert({**plain, "name": name, "fields": fields, "steps": steps_of(data)}, Collection)
 
 
 _PYTHON_TYPES: dict[object, str] = {
@@ -335,6 +382,8 @@ def _from_table(name: str, table: Any) -> Collection:
     try:
         table = dict(table)
         fields = {text: parse_field(spec) for text, spec in table.pop("fields", {}).items()}
+        table["version"] = version_number(table.get("version", 1)) or table["version"]
+        table["steps"] = [_numbered(step) for step in table.get("steps", [])]
         unknown = table.keys() - set(Collection.__struct_fields__)
         if unknown:
             raise ValueError(f"unknown setting {', '.join(sorted(unknown))}")
@@ -345,6 +394,25 @@ def _from_table(name: str, table: Any) -> Collection:
         raise DefinitionRefused(name, str(error)) from None
 
 
+def _as_stored(value: Any) -> Any:
+    """A Python value of some field type as it is stored, for a field whose type of then is not known any more."""
+    for name in ("datetime", "date", "decimal", "bytes"):
+        if isinstance(value, datetime | date | Decimal | bytes):
+            try:
+                return TYPES[name].store(value)
+            except Refused:
+                continue
+    return value
+
+
+def _numbered(step: Any) -> dict[str, Any]:
+    """A step of a document with its version as a number; the rest is judged where it is converted."""
+    told = dict(step)
+    if "version" in told:
+        told["version"] = version_number(told["version"]) or told["version"]
+    return told
+
+
 class Schema:
     """A collection compiled for use: checks, conversions and the folder of a record.
 
@@ -352,9 +420,11 @@ class Schema:
     """
 
     def __init__(self, collection: Collection, apart: Apart = NOWHERE) -> None:
-        self.collection = check(collection)
+        self.collection = collection = _check_fields(of_versions(collection))
         self.apart = apart
         self.name = collection.name
+        self.version = collection.version
+        self.upgrade: Upgrade | None = upgrade_of(collection.version, collection.steps)
         self.columns = tuple(collection.fields)
         self.template = Template.parse(collection.folder)
         self.types = {name: TYPES[field.type] for name, field in collection.fields.items()}
@@ -436,6 +506,34 @@ class Schema:
             if record[name] is None:
                 raise ValueRefused(self.name, name, "is required", "nothing")
         return record
+
+    def read(self, state: State) -> State:
+        """A record's state as this version has it; see `refold.versions`."""
+        return state if self.upgrade is None else self.upgrade.state(state)
+
+    def read_event(self, event: Event) -> Event:
+        """An event as this version has it: to be settled, never to be hashed or stored."""
+        return event if self.upgrade is None else self.upgrade.event(event)
+
+    def upgraded(self, values: Mapping[str, Any], version: int | str) -> dict[str, Any]:
+        """Values that a caller spells as a version of the collection has them, as this one does.
+
+        Raises `SchemaVersionUnknown` for a version that is not declared here, `ValueRefused` for a value of an older
+        one that cannot be converted, and `FieldUnknown` for a field that was dropped since.
+        """
+        number = version_number(version)
+        if number is None or not 1 <= number <= self.version:
+            raise SchemaVersionUnknown(self.name, str(version), known_versions(self.version))
+        if self.upgrade is None or number == self.version:
+            return dict(values)
+        for name in values:
+            if self.upgrade.name(name, number) is None:
+                raise FieldUnknown(self.name, str(name), list(self.columns))
+
+        def refuse(field: str, value: Any, why: str) -> None:
+            raise ValueRefused(self.name, field, f"of version {number}: {why}", show(value))
+
+        return self.upgrade.data(number, {name: _as_stored(value) for name, value in values.items()}, refuse)
 
     def key_text(self, key: Any) -> str:
         """The key as events hold it. Raises `ValueRefused`."""

@@ -84,6 +84,18 @@ class NotADate(ValueError):
         return f"field {self.field!r}: {self.value!r} is not a date"
 
 
+def renamed(text: str, name: Callable[[str], str]) -> str:
+    """A template's text with its fields named otherwise."""
+
+    def again(token: re.Match[str]) -> str:
+        if (hole := token["hole"]) is None:
+            return token[0]
+        field, colon, rest = hole.partition(":")
+        return f"{{{name(field)}{colon}{rest}}}"
+
+    return _TOKEN.sub(again, text)
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A parsed template; equal when their texts are."""

@@ -208,7 +208,7 @@ class Writer:
         try:
             for offset, event in enumerate(run.events):
                 msgspec.structs.force_setattr(event, "position", position + offset)
-            changes = changes_of(self.checkpoint, run, states, found, heads)
+            changes = changes_of(self.checkpoint, run, states, found, heads, schemas)
             tables.save(changes, schemas)
         except BaseException as error:
             self._poison = ProjectionFailed("tables", position - 1, str(error))

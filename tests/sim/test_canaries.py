@@ -27,7 +27,7 @@ CANARIES: dict[str, list[Edit]] = {
     "wrong vector compare": [(vector, "includes", {"< seq": "< seq - 1"})],
     "a strict compare in the fold": [(fold, "fold", {">= old.seq": "> old.seq"})],
     "a resolution that depends on the order of arrival": [
-        (MemoryTables, "save", {"known is None or (entry.closer or ()) < (known.closer or ())": "known is None"})
+        (MemoryTables, "_close", {"known is None or (entry.closer or ()) < (known.closer or ())": "known is None"})
     ],
     "unsorted ties": [(fold, "_rank", {"write.time, write.replica, write.seq": "write.time, '', 0"})],
     "lost tombstone": [(fold, "fold", {"event.kind is not Kind.DELETE": "True"})],

@@ -139,13 +139,13 @@ class Capture:
         differing: dict[str, dict[str, Any]] = {}
         for (_, key), state in states.items():
             values, wrong = stored_cells(schema, keys[key].cells)
-            if not wrong and latest(state)[0] != values:
+            if not wrong and latest(schema.read(state))[0] != values:
                 differing[key] = values
         found: set[int] = set()
         running: dict[str, State] = {}
         for event in await self._engine.events_of([(schema.name, key) for key in differing]):
             state = running[event.key] = fold(running.get(event.key), event)
-            if {**schema.blank, **latest(state)[0]} == {**schema.blank, **differing[event.key]}:
+            if {**schema.blank, **latest(schema.read(state))[0]} == {**schema.blank, **differing[event.key]}:
                 found.add(keys[event.key].id)
         return found
 

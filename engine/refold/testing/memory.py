@@ -15,7 +15,18 @@ import msgspec
 
 from refold.clock import HybridClock
 from refold.conflict import Policy, same
-from refold.conflict_list import OPEN, RESOLVED, ConflictQuery, Entry, Listed, Tally, live_entries
+from refold.conflict_list import (
+    OPEN,
+    RESOLVED,
+    ConflictQuery,
+    Entry,
+    Listed,
+    Tally,
+    disputes,
+    live_entries,
+    read_state,
+)
+from refold.conversions import conversion_entries
 from refold.decide import settled_branches, settled_values
 from refold.engine import Engine
 from refold.errors import EventForked, EventsMissing, FieldUnknown, StorageFailed
@@ -23,7 +34,7 @@ from refold.events import GENESIS, Checkpoint, Event, Head, decode
 from refold.fold import State, decode_state
 from refold.ports import Changelog, Changes, Query, Record, Tables
 from refold.references import dangling_entries, references
-from refold.replay import catch_up
+from refold.replay import catch_up, reads_otherwise
 from refold.schema import Schema
 from refold.unique import Holder, UniqueValue, clash, holdings
 from refold.values import TYPES
@@ -184,13 +195,30 @@ class MemoryTables:
             if event.request_id is not None:
                 self._requests.setdefault(event.request_id, event.position)
         for entry in (entry for disputed in changes.disputes.values() for entry in disputed.closed):
-            name = entry.id, tuple(entry.fields)
-            known = self._closed.get(name)
-            if known is None or (entry.closer or ()) < (known.closer or ()):
-                self._closed[name] = entry
+            self._close(entry)
         self._checkpoint = changes.checkpoint
         self._schemas = schemas
+        for name, key in changes.states:
+            if not key and reads_otherwise(name, changes.before.get((name, "")), schemas.get(name)):
+                self._dispute_anew(name)
         self.faults.end("save")
+
+    def _close(self, entry: Entry) -> None:
+        name = entry.id, tuple(entry.fields)
+        known = self._closed.get(name)
+        if known is None or (entry.closer or ()) < (known.closer or ()):
+            self._closed[name] = entry
+
+    def _dispute_anew(self, name: str) -> None:
+        """Finds again what was closed of the records of a collection whose steps changed."""
+        kept = {code: entry for code, entry in self._closed.items() if entry.collection != name or not entry.key}
+        self._closed = kept
+        for record, data in self.states.items():
+            if record[0] == name and record[1]:
+                events, after = self._events(record), {record: decode_state(data)}
+                found = disputes(events, {}, after, lambda records: (), self._schemas)
+                for entry in (entry for disputed in found.values() for entry in disputed.closed):
+                    self._close(entry)
 
     def _present(self, name: str, schema: Schema) -> list[tuple[str, bytes, dict[str, Any]]]:
         rows = []
@@ -300,11 +328,12 @@ class MemoryTables:
             schema = self._schemas.get(record[0])
             policy = schema.policy if schema is not None and record[1] else Policy()
             state = decode_state(data)
-            entries = live_entries(record, state)
-            if schema is not None and record[1] and schema.references:
+            entries = live_entries(record, read_state(self._schemas, record, state))
+            if schema is not None and record[1]:
                 values, present = settled_values(state, record, schema, self._events)
                 found = references(schema, values) if present else {}
-                entries += dangling_entries(record, state, found, self._is_present)
+                entries += dangling_entries(record, schema.read(state), found, self._is_present)
+                entries += conversion_entries(record, schema, state) if present else []
             listed += [Listed(entry, entry.status(policy)) for entry in entries]
         clashes = [clash(value, holders) for value, holders in self._held().items()]
         listed += [Listed(entry, OPEN) for entry in clashes if entry is not None]
