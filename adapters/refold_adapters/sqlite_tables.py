@@ -318,6 +318,7 @@ class SqliteTables:
             old,
             "ON CONFLICT (id) DO UPDATE SET position = excluded.position, state = excluded.state",
         )
+        found.clear()  # what follows reads the history with this run in it
         insert_many(self._connection, "INSERT INTO _refold_chain", links)
         insert_many(self._connection, "INSERT OR IGNORE INTO _refold_requests", requests)
 
@@ -329,9 +330,7 @@ class SqliteTables:
 
     def _define(self, schema: Schema, written: set[str]) -> None:
         """Creates or widens the table of a collection that was defined; makes it anew where columns cannot be added.
-
-        Records may have come before their definition; those that are `written` in the same run are left to it.
-        """
+        Rows of records that came before are made too, but those `written` in the same run."""
         statements = self._statements(schema)
         rows = self._connection.execute(f"PRAGMA table_info({statements.table})").fetchall()
         standing = [(name, kind, bool(place)) for _, name, kind, _, _, place in rows]
