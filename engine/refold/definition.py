@@ -8,8 +8,8 @@ change the meaning of stored values is settled otherwise than by the last write,
 - a field may be null when one side allows it, and is required only when all sides say so;
 - of fields whose names differ in case alone, the first by name has the column;
 - of versions that disagree the highest counts, and of steps for one field of one version those first written;
-- what a step took away is no field, and what names it, the key, the folder and entries of meta.json, is read through
-  the steps; a field whose type disagrees and that a step converts has the type that the step leads to.
+- what a step took away is no field, and what names it, the key, the folder, documents and entries of meta.json, is read
+  through the steps; a field whose type disagrees and that a step converts has the type that the step leads to.
 
 Nothing that was stored under either definition is lost or changed; the disagreement stands in the conflict list. To
 define such a field again as one of the sides did changes nothing, and is not refused: see `schema.evolve`.
@@ -102,7 +102,13 @@ class _Reading:
         fitting = (text for text in map(self._folder, [data["folder"], *folders[::-1]]) if _uses(text) <= known)
         entries = {name: self._entry(text) for name, text in data.get("meta", {}).items()}
         meta = {name: text for name, text in entries.items() if (meta_field(text) or data["key"]) in known}
-        return {**data, "folder": next(fitting, ""), "meta": meta}
+        documents = {self.name(path): self._name(own) for path, own in data.get("documents", {}).items()}
+        texts = {name for name in known if data[_PREFIX + name]["type"] == "str"} | {""}
+        documents = {path: own if own in texts else "" for path, own in documents.items() if path in texts}
+        return {**data, "folder": next(fitting, ""), "meta": meta, "documents": documents}
+
+    def _name(self, field: str) -> str:
+        return self.name(field) if field else ""
 
     def _folder(self, text: str) -> str:
         return renamed(text, self.name)
