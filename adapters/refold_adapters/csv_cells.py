@@ -106,6 +106,17 @@ def encode_rows(rows: Iterable[Sequence[str | None]], *, neutralise: bool, text:
     return "\n".join(lines)
 
 
+def reads_plainly(text: str) -> bool:
+    """Whether no row of a text that ends with a line end is bad; far quicker than reading bad rows."""
+    position, end = 0, len(text)
+    while position < end:
+        row = _row_without_quotes(text, position) or _row_with_quotes(text, position)
+        if not row:
+            return False
+        position = row.end()
+    return True
+
+
 _ROW: Final = 0
 _CELL: Final = 1
 _BARE: Final = 2

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -49,7 +48,7 @@ class Lock:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.left = _holder(os.pread(descriptor, 4096, 0))
-            holder = Holder(os.getpid(), socket.gethostname(), format_time(from_millis(now)))
+            holder = Holder(os.getpid(), os.uname().nodename, format_time(from_millis(now)))
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, msgspec.json.encode(holder), 0)
         except BlockingIOError:
@@ -65,7 +64,7 @@ class Lock:
         """Whether the process that last took it may live. Taking the lock to find out would refuse a writer."""
         try:
             holder = msgspec.json.decode(self.path.read_bytes(), type=Holder)
-            if holder.host == socket.gethostname():
+            if holder.host == os.uname().nodename:
                 os.kill(holder.pid, 0)
         except (FileNotFoundError, ProcessLookupError, msgspec.DecodeError, OverflowError):
             return False

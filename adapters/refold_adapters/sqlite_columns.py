@@ -15,13 +15,15 @@ import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from refold.errors import FieldUnknown
-from refold.ports import Query
 from refold.schema import Schema
+
+if TYPE_CHECKING:
+    from refold.ports import Query
 
 _COLUMNS = {"int": "INTEGER", "bool": "INTEGER", "float": "REAL", "bytes": "BLOB"}
 _RANKS = {"decimal": ("CAST(", " AS REAL)"), "datetime": ("rtrim(", ", 'Z')")}

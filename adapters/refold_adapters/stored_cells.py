@@ -18,8 +18,12 @@ def stored_cells(schema: Schema, cells: Mapping[str, Any]) -> tuple[dict[str, An
     """
     values: dict[str, Any] = {}
     wrong: list[tuple[str, str]] = []
+    texts = schema.texts
     for name, field in schema.collection.fields.items():
         cell = cells.get(name)
+        if type(cell) is str and cell and name in texts and cell.isascii():
+            values[name] = cell
+            continue
         if (cell is None or cell == "") and field.null:
             values[name] = None
             continue

@@ -416,7 +416,7 @@ def _numbered(step: Any) -> dict[str, Any]:
 class Schema:
     """A collection compiled for use: checks, conversions and the folder of a record.
 
-    `apart` holds, of each field that replicas define otherwise, how they do.
+    `apart` holds, of each field that replicas define otherwise, how they do; `texts` are the fields that any text fits.
     """
 
     def __init__(self, collection: Collection, apart: Apart = NOWHERE) -> None:
@@ -452,7 +452,7 @@ class Schema:
         }
         self._needed = [name for name, field in collection.fields.items() if not field.null]
         self._store = {name: self._gate(name, field) for name, field in collection.fields.items()}
-        self._texts = {name for name, gate in self._store.items() if gate is TYPES["str"].store}
+        self.texts = {name for name, gate in self._store.items() if gate is TYPES["str"].store}
         self._load = {
             name: kind.load
             for name, kind in self.types.items()
@@ -480,7 +480,7 @@ class Schema:
     def store(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The stored spelling of some fields. Raises `ValueRefused` or `FieldUnknown`."""
         stored: dict[str, Any] = {}
-        texts = self._texts
+        texts = self.texts
         for name, value in values.items():
             if type(value) is str and name in texts and value.isascii():
                 stored[name] = value

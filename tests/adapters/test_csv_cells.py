@@ -19,6 +19,7 @@ from refold_adapters.csv_cells import (
     neutral_cell,
     original_cell,
     original_row,
+    reads_plainly,
 )
 
 nasty = st.lists(
@@ -206,3 +207,11 @@ def test_a_large_cell_comes_back(unit: str) -> None:
     text = encode_row([cell, "b"], neutralise=False)
     assert good(read(text, range(0, len(text), 65536))) == [[cell, "b"]]
     assert good(read(text)) == [[cell, "b"]]
+
+
+@given(st.text(alphabet='a",\r\n \\', max_size=30))
+def test_a_text_reads_plainly_when_no_row_of_it_is_bad(text: str) -> None:
+    text += "\n"
+    reader = CsvReader()
+    found = [*reader.feed(text), *reader.close()]
+    assert reads_plainly(text) == (not any(isinstance(row, CsvError) for row in found))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tomllib
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -82,7 +81,7 @@ class Described(msgspec.Struct, frozen=True):
 
 def preset(name: str) -> Described:
     """The layout that comes with refold under this name."""
-    text = files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
     return describe(text, f"preset {name}")
 
 

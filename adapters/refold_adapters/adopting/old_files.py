@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from refold_adapters.csv_cells import CsvError, CsvReader, Row
+from refold_adapters.csv_cells import CsvError, CsvReader, Row, reads_plainly
 
 BOM = b"\xef\xbb\xbf"
 
@@ -57,12 +57,14 @@ def read_old_csv(data: bytes) -> Table:
         return Table([], [], [(None, f"byte 0x{data[error.start]:02X} at offset {error.start} is not UTF-8")])
     if not text:
         return Table([], [], [(None, "it is empty")])
-    strict = _strict(text)
-    if strict.errors and '\\"' in text:
-        backslashed = _backslashed(text)
-        if not backslashed.errors:
-            return backslashed
-    return strict
+    if '\\"' not in text:
+        return _strict(text)
+    if reads_plainly(text if text.endswith(("\n", "\r")) else text + "\n"):
+        strict = _strict(text)
+        if not strict.errors:
+            return strict
+    backslashed = _backslashed(text)
+    return backslashed if not backslashed.errors else _strict(text)
 
 
 def _strict(text: str) -> Table:

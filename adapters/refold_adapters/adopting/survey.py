@@ -21,7 +21,6 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold_adapters.documents.paths import Absent, Below, shown
-from refold_adapters.folders.content import read_meta
 from refold_adapters.folders.disk import QUARANTINE
 from refold_adapters.stored_cells import stored_cells
 
@@ -148,7 +147,7 @@ class Survey:
             meta = _read(descriptor, layout.meta) if layout.meta in names else None
         except OSError as error:
             return self._unreadable(place, error)
-        if read_meta(meta) is not None:
+        if _is_live(meta):
             looked.is_live = True
             return looked
         looked.hash = sha256(data).digest()
@@ -300,6 +299,15 @@ class Survey:
                 continue
             looked.rows.append(self._candidate(None, number, values))
         return looked
+
+
+def _is_live(meta: bytes | None) -> bool:
+    """Whether refold itself wrote a meta.json."""
+    if meta is None or b'"vector"' not in meta:
+        return False
+    from refold_adapters.folders.content import read_meta
+
+    return read_meta(meta) is not None
 
 
 def row_csv(cells: Mapping[str, object]) -> bytes:

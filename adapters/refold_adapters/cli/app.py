@@ -15,8 +15,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -104,7 +102,6 @@ def exit_code(error: RefoldError) -> int:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; its exit code."""
     as_json = "--json" in arguments
-    _log(arguments)
     try:
         return int(app.main(list(arguments), prog_name="refold", standalone_mode=False) or 0)
     except OutputClosed:
@@ -137,9 +134,3 @@ def run(arguments: Sequence[str]) -> int:
 
 def _loudness(arguments: Sequence[str]) -> int:
     return sum({"-v": 1, "--verbose": 1, "-vv": 2}.get(argument, 0) for argument in arguments)
-
-
-def _log(arguments: Sequence[str]) -> None:
-    """Sends what the library logs to stderr: warnings, with -v what it does, with -vv everything."""
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(_loudness(arguments), 2)]
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)

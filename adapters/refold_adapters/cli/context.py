@@ -6,7 +6,6 @@ refold.toml, else from its default.
 
 from __future__ import annotations
 
-import getpass
 import tomllib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, closing, suppress
@@ -70,6 +69,8 @@ class Settled(msgspec.Struct):
             stated = self.cli().actor
         if stated is not None:
             return stated
+        import getpass
+
         try:
             return getpass.getuser()
         except (OSError, KeyError):
@@ -133,6 +134,15 @@ class Interrupted(Exception):
 pass_settled = click.make_pass_decorator(Settled, ensure=True)
 
 
+def log_to_stderr(verbose: int) -> None:
+    """Sends what the library logs to stderr: warnings, with 1 what it does, with 2 everything."""
+    import logging
+    import sys
+
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+
+
 def perform(work: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
     """Runs the asynchronous part of a command; its exit code.
 
@@ -140,6 +150,8 @@ def perform(work: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
     """
     import asyncio
 
+    context = click.get_current_context(silent=True)
+    log_to_stderr(context.ensure_object(Settled).verbose if context is not None else 0)
     try:
         return asyncio.run(work()) or 0
     except OutputClosed:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from refold_adapters.adopting.candidates import Finding
 from refold_adapters.old_commands.outcome import WARNINGS, Outcome
-from refold_adapters.old_commands.running import exit_code, run
+from refold_adapters.old_commands.running import exit_code, is_adopted, run
 from refold_adapters.old_commands.settings import load
 
-from .context import Settled
+from .context import Settled, log_to_stderr
 from .output import cell, document, say, write
 
 
@@ -27,6 +27,9 @@ def run_older(
 ) -> int:
     """Runs export, verify or restore; the exit code."""
     settings = load(config, db=db, archive=archive, log=log_file, wait=wait)
+
+    if is_adopted(settings.archive):
+        log_to_stderr(settled.verbose)
 
     def tell(text: str) -> None:
         if not settled.quiet:

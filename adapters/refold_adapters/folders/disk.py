@@ -12,13 +12,11 @@ elsewhere an fsync each, by a few threads.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -104,6 +102,8 @@ class Disk(Protocol):
 def _syncfs() -> Callable[[int], None] | None:
     if sys.platform != "linux":
         return None
+    import ctypes
+
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):
         return None
@@ -262,6 +262,8 @@ class PosixDisk:
             if self._whole is not None:
                 self._whole(self._root)
                 return
+            from concurrent.futures import ThreadPoolExecutor
+
             unsynced, self._unsynced = list(self._unsynced), {}
             with ThreadPoolExecutor(8) as pool:
                 for _ in pool.map(self._fsync, unsynced):

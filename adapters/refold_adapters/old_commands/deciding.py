@@ -55,7 +55,8 @@ def decide(
     if meta is not None and b'"vector"' in meta:
         return Step(finding=_left(wanted, "no-log", "refold wrote it, and the log of its archive is not here"))
     if data == wanted.data:
-        return _UNCHANGED if vouches(meta, described, wanted.row, data) else Step(meta=True)
+        is_vouched = meta == wanted.meta or vouches(meta, described, wanted.row, data)
+        return _UNCHANGED if is_vouched else Step(meta=True)
     if data is None or wanted.data.startswith(data):
         return _WRITE  # there is nothing, or the beginning of this very write, which was interrupted
     told = read_old_meta(meta) if meta is not None else None

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from refold.errors import InputRefused, StorageFailed
 from refold_adapters.adopting.layout import Described
@@ -172,6 +170,8 @@ class _Restore:
             outcome.changed = kinds["table-newer"] + kinds["table-differs"]
         else:
             outcome.created = staging.count()
+        from tempfile import TemporaryDirectory
+
         with TemporaryDirectory(prefix="refold-") as place:
             self._build(Path(place) / self._db.name)
 
@@ -311,6 +311,8 @@ def _exchange(beside: Path, db: Path, reached: Reached) -> str | None:
         try:
             os.link(db, kept)
         except OSError:
+            import shutil
+
             shutil.copyfile(db, kept)
             _sync(kept)
         sync_directory(db.parent)

@@ -73,7 +73,7 @@ def _run(settings: OldSettings, outcome: Outcome, clock: Clock, said: Callable[[
     if not root.is_dir():
         raise ArchiveMissing(str(root))
     names = load_settings(root)
-    if (root / names.changelog).is_file():
+    if is_adopted(root):
         from .adopted import run_adopted
 
         run_adopted(settings, described, outcome, clock, said)
@@ -89,6 +89,11 @@ def _run(settings: OldSettings, outcome: Outcome, clock: Clock, said: Callable[[
     finally:
         for lock in reversed(locks):
             lock.release()
+
+
+def is_adopted(root: Path) -> bool:
+    """Whether the folders under `root` are an archive's, with its log."""
+    return (root / load_settings(root).changelog).is_file()
 
 
 def _perform(settings: OldSettings, described: Described, staging: Staging, outcome: Outcome, clock: Clock) -> None:

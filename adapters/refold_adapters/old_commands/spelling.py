@@ -16,6 +16,7 @@ from typing import Any
 from refold.schema import meta_field
 from refold_adapters.adopting.layout import Described
 
+_json = json.JSONEncoder().encode
 _needs_quotes = re.compile(r'[",\r\n]').search
 
 
@@ -50,7 +51,8 @@ def meta_json(described: Described, row: Mapping[str, Any], data: bytes, now: st
     changed = next((row[name] for name in (layout.updated, layout.created) if name is not None and row.get(name)), now)
     told = entries(described, row)
     first = {"schema_version": told.pop("schema_version"), "checksum": sha256(data).hexdigest(), "exported_at": changed}
-    return json.dumps({**first, **told, "file_size": len(data)}, indent=2).encode()
+    said = {**first, **told, "file_size": len(data)}.items()
+    return ("{\n" + ",\n".join(f"  {_json(name)}: {_json(value)}" for name, value in said) + "\n}").encode()
 
 
 def vouches(meta: bytes | None, described: Described, row: Mapping[str, Any], data: bytes) -> bool:

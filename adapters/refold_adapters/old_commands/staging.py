@@ -16,7 +16,7 @@ from urllib.parse import quote as quote_path
 from refold.errors import StorageFailed
 from refold.schema import Schema
 from refold_adapters.adopting.candidates import Candidate, Finding, choose
-from refold_adapters.sqlite_columns import column_type, quote, sql_value
+from refold_adapters.sqlite_columns import column_type, quote, row_maker
 
 ROWS = "folder_rows"
 PAGE = 500
@@ -39,6 +39,7 @@ class Staging:
         self.wait = wait
         self.names = list(schema.columns)
         self.key = schema.collection.key
+        self._make = row_maker(schema)
         columns = ", ".join(f"{quote(name)} {_affinity(schema, name)}" for name in self.names)
         with self.failures("noting the rows", Path("temporary directory")):
             self.connection = sqlite3.connect("", isolation_level=None, uri=True, timeout=wait, check_same_thread=False)
@@ -54,15 +55,11 @@ class Staging:
 
     def add(self, rows: Sequence[Candidate]) -> None:
         """Notes good rows of folders."""
-        kinds = [(name, self.schema.types[name].name) for name in self.names]
-        marks = ", ".join("?" * (len(kinds) + 3))
+        make, marks = self._make, ", ".join("?" * (len(self.names) + 3))
         with self.failures("noting the rows", Path("temporary directory")):
             self.connection.executemany(
                 f"INSERT INTO {ROWS} VALUES ({marks})",
-                [
-                    (*(sql_value(kind, row.values[name]) for name, kind in kinds), row.folder, row.row, row.updated)
-                    for row in rows
-                ],
+                [(*make(row.values), row.folder, row.row, row.updated) for row in rows],
             )
 
     def settle(self) -> Iterator[Finding]:
