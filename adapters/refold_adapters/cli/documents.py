@@ -15,8 +15,8 @@ from refold_adapters.documents import (
     clear_missing,
     record,
     scan,
-    scanning,
 )
+from refold_adapters.documents.scanning import scanning
 
 from .context import Settled, pass_settled, perform
 from .options import speech, wording

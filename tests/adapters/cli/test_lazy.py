@@ -3,12 +3,16 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import refold
+import refold_adapters.documents
 import refold_adapters.folders
 from refold_adapters.cli.app import MODULES
+from tests.adapters.adopting import old_tool
+from tests.adapters.adopting.old_tool import order
 
 from .test_process import environment
 
@@ -30,8 +34,22 @@ def test_the_commands_of_schedulers_start_without_what_they_may_not_need(command
     assert set(HEAVY) & set(done.stdout.split()) == set()
 
 
+def test_a_run_on_plain_folders_imports_no_engine(tmp_path: Path) -> None:
+    old_tool.fill(tmp_path, [order(1)])
+    old_tool.export(tmp_path, order(1))
+    for command in ("export", "verify", "restore"):
+        words = [command, "--db", str(tmp_path / "werkstatt.db"), "--archive", str(tmp_path)]
+        code = f"import sys; from refold_adapters.cli.app import run; code = run({words!r}); print(code, *sys.modules)"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60, check=True
+        )
+        ended, *modules = done.stdout.splitlines()[-1].split()
+        assert ended == "0"
+        assert {name for name in HEAVY if name != "sqlite3"} & set(modules) == {"refold.fold"}
+
+
 def test_every_public_name_is_where_the_package_looks_for_it() -> None:
-    for package in (refold, refold_adapters.folders):
+    for package in (refold, refold_adapters.folders, refold_adapters.documents):
         assert sorted(package._HOME) == sorted(package.__all__)
         for name in package.__all__:
             assert getattr(package, name) is getattr(import_module(f"{package.__name__}.{package._HOME[name]}"), name)

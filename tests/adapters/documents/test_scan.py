@@ -25,10 +25,10 @@ from refold_adapters.documents import (
     notes,
     record,
     scan,
-    scanning,
     verify_documents,
 )
 from refold_adapters.documents.paths import Below
+from refold_adapters.documents.scanning import scanning
 
 from .world import OLD, ORDERS, digest, fill, home, told, values, write
 

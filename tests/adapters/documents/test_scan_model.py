@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import refold
 from refold import Engine
-from refold_adapters.documents import Wording, record, scanning
+from refold_adapters.documents import Wording, record
+from refold_adapters.documents.scanning import scanning
 from refold_adapters.settings import DOCUMENTS
 
 from .world import OLD, digest, fill, home, told, values, write
