@@ -21,10 +21,8 @@ from urllib.parse import unquote, urlsplit
 
 import refold
 from refold.errors import (
-    ArchiveMissing,
     FormatOld,
     FormatUnknown,
-    LogCorrupt,
     ReplicaMismatch,
     SettingsInvalid,
     StorageFailed,
@@ -40,7 +38,7 @@ from .durable import make_directory, sync_directory
 from .folders import INDEX, FolderReplicas, ReadTables
 from .lock import Lock
 from .log_check import check_database, torn
-from .settings import MirrorSetting, Settings, load_mirrors, load_settings
+from .settings import MirrorSetting, Settings, load_mirrors, load_settings, refuse_remains, require_log
 from .sqlite_connection import SqliteThread, failures
 from .sqlite_log import SqliteLog
 from .sqlite_tables import SqliteTables
@@ -368,21 +366,12 @@ def directory_of(url: str) -> Path:
     return Path(unquote(urlsplit(url).path)) if url.startswith("file:") else Path(url)
 
 
-def _refuse_remains(root: Path, settings: Settings) -> None:
-    """Refuses to begin a new log where one was lost: what is derived from the old one would be made to fit the new."""
-    remains = [name for name in (settings.tables, INDEX) if (root / name).is_file()]
-    if (root / "meta.json").is_file() and (root / "events.jsonl").is_file():
-        remains.append("events.jsonl")
-    if remains:
-        raise LogCorrupt(0, f"{settings.changelog} is not there, but {' and '.join(remains)} of an archive are")
-
-
 def _prepare(root: Path, *, create: bool, folders: bool | None) -> Settings:
     settings = load_settings(root)
     if not (root / settings.changelog).is_file():
         if not create:
-            raise ArchiveMissing(str(root))
-        _refuse_remains(root, settings)
+            require_log(root, settings)
+        refuse_remains(root, settings)
         with failures(root, "creating the archive"):
             make_directory(root)
     if folders is not None:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from refold.errors import SettingsInvalid, StorageFailed
+from refold.errors import ArchiveMissing, LogLost, SettingsInvalid, StorageFailed
 
 T = TypeVar("T")
 
@@ -67,6 +67,29 @@ def load_mirrors(root: Path) -> list[MirrorSetting]:
     return _load(root, lambda document: msgspec.convert(document.get("mirrors", []), list[MirrorSetting]))
 
 
+def remains_of(root: Path, settings: Settings) -> list[str]:
+    """What there is of an archive besides its log."""
+    remains = [name for name in (settings.tables, "folders.db") if (root / name).is_file()]
+    if (root / "meta.json").is_file() and (root / "events.jsonl").is_file():
+        remains.append("events.jsonl")
+    return remains
+
+
+def require_log(root: Path, settings: Settings) -> Path:
+    """The path of the log. Raises `ArchiveMissing`, and `LogLost` where something else of an archive is there."""
+    log = root / settings.changelog
+    if not log.is_file():
+        refuse_remains(root, settings)
+        raise ArchiveMissing(str(root))
+    return log
+
+
+def refuse_remains(root: Path, settings: Settings) -> None:
+    """Refuses to begin a new log where one was lost: what is derived from the old one would be made to fit the new."""
+    if remains := remains_of(root, settings):
+        raise LogLost(0, f"{settings.changelog} is not there, but {' and '.join(remains)} of an archive are")
+
+
 def load_settings(root: Path) -> Settings:
     """The settings of the archive at `root`. Raises `SettingsInvalid`, `StorageFailed`."""
     return _load(root, lambda document: msgspec.convert(document.get("archive", {}), Settings))
@@ -77,7 +100,7 @@ def _load(root: Path, read: Callable[[dict[str, Any]], T]) -> T:
     try:
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             text = ""
         return read(tomllib.loads(text))
     except OSError as error:

@@ -70,8 +70,11 @@ def connect(path: Path, *, readonly: bool = False, synchronous: int = 2) -> sqli
                 _set(connection, path, "synchronous", str(synchronous), synchronous)
                 _set(connection, path, "wal_autocheckpoint", "1000", 1000)
             _set(connection, path, "cache_size", str(-CACHE_KIBIBYTES), -CACHE_KIBIBYTES)
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, StorageFailed) and readonly and not os.access(path.parent, os.W_OK):
+            why = "SQLite writes beside what it reads, and nothing can be written there: read a copy of the archive"
+            raise StorageFailed(str(path), "opening the database", f"{error.reason} ({why})") from error
         raise
     return connection
 

@@ -103,7 +103,7 @@ def delete_request(schemas: Mapping[str, Schema], collection: str | type, key: A
 def tag_request(name: str, vector: dict[str, int] | None, wording: Wording) -> Request:
     """The request of a tag, of what the log holds when `vector` is empty, or of taking a tag back when it is None."""
     if not TAG_NAME.fullmatch(name):
-        raise ValueRefused("", "tag", "a tag is a letter or _, then up to 99 letters, digits, dots, _ or -", show(name))
+        raise ValueRefused("tags", "name", "a letter or _, then up to 99 letters, digits, dots, _ or -", show(name))
     return _request(Operation.NOTE, *TAGS, {name: vector}, wording)
 
 

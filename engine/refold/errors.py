@@ -344,13 +344,29 @@ class LogCorrupt(RefoldError):
 
 
 @dataclass(eq=False)
+class LogLost(LogCorrupt):
+    """There is no log where an archive is otherwise; no new one is begun there."""
+
+    message: ClassVar[str] = "the log is gone: {why}"
+    hint: ClassVar[str] = (
+        "`refold restore --in-place --from folders` makes it anew of the folders, `refold recover` of all that is left;"
+        " nothing was changed"
+    )
+
+
+@dataclass(eq=False)
 class EventsMissing(RefoldError):
     """Events stand in a log, or are offered to it, whose predecessors are not there."""
 
     code: ClassVar[str] = "events-missing"
     message: ClassVar[str] = "events are missing: {missing}"
-    hint: ClassVar[str] = "bring the missing events first"
+    hint: ClassVar[str] = (
+        "bring the missing events first: `refold sync` with who has them, or `refold recover` of all that is left"
+    )
     missing: list[str]
+
+    def __str__(self) -> str:
+        return f"events are missing: {', '.join(self.missing)}"
 
 
 @dataclass(eq=False)

@@ -184,6 +184,8 @@ def list_(settled: Settled, /, **options: Any) -> int:
             )
         else:
             table(("id", "created", "kind", "events", "bytes", "description"), map(_row, history.backups))
+            if not await asyncio.to_thread(given.directory.is_dir):
+                say(f"note: there is no directory {cell(str(given.directory))} yet; --dir says where backups are")
             for unusable in history.unusable:
                 say(f"not usable: {cell(unusable.file)}: {cell(unusable.why)}")
         return UNVERIFIED if history.unusable else 0

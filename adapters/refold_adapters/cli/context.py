@@ -17,7 +17,6 @@ import msgspec
 
 import refold
 from refold.errors import (
-    ArchiveMissing,
     FormatOld,
     Locked,
     ProjectionFailed,
@@ -25,7 +24,7 @@ from refold.errors import (
     StorageFailed,
     StorePoisoned,
 )
-from refold_adapters.settings import FILE, load_settings
+from refold_adapters.settings import FILE, load_settings, require_log
 
 from .output import OutputClosed
 
@@ -77,11 +76,8 @@ class Settled(msgspec.Struct):
             return ""
 
     def must_exist(self) -> Path:
-        """The path of the log. Raises `ArchiveMissing`."""
-        log = self.root / load_settings(self.root).changelog
-        if not log.is_file():
-            raise ArchiveMissing(str(self.root))
-        return log
+        """The path of the log. Raises `ArchiveMissing`, and `LogLost` where something else of an archive is there."""
+        return require_log(self.root, load_settings(self.root))
 
     @asynccontextmanager
     async def writing(self, time: int | None = None) -> AsyncIterator[Engine]:

@@ -44,11 +44,11 @@ def recover_(
     A SOURCE is an archive, or what is left of one; folders of one; a shared directory; a single changelog.db or
     events.jsonl. Exit code 4 when something is missing or contradictory, and nothing was made; with --partial 3.
     """
-    if dry_run == (output is not None):
+    if not dry_run and output is None:
         raise click.UsageError("say -o NEW for the new archive, or --dry-run to see what could be recovered")
     if dry_run and receipt is not None:
-        raise click.UsageError("--against needs -o NEW: only an archive can be proved against a receipt")
-    target = output.absolute() if output is not None else None
+        raise click.UsageError("--dry-run makes nothing that could be proved --against a receipt")
+    target = output.absolute() if output is not None and not dry_run else None
     actor = settled.actor(None)
 
     async def work() -> int:

@@ -20,10 +20,9 @@ from refold.verdict import FROM_FOLDERS, OPENING, TABLES, judged
 from refold.verify import Claim
 from refold.verifying import EVERYTHING
 from refold_adapters.archive import is_damage
-from refold_adapters.folders.content import META
 from refold_adapters.folders.disk import INDEX
 from refold_adapters.log_check import check_chain
-from refold_adapters.settings import load_settings
+from refold_adapters.settings import load_settings, remains_of
 from refold_adapters.verified import load_checked, save_checked
 from refold_adapters.witnesses import claims_of
 
@@ -183,7 +182,7 @@ def _unopened(root: Path, error: StorageFailed | LogCorrupt | FormatUnknown | Pr
 def _lost(root: Path) -> Report | None:
     """What is said of an archive whose log is gone, while what was made of it is there."""
     settings = load_settings(root)
-    remains = [name for name in (settings.tables, INDEX, META) if (root / name).is_file()]
+    remains = remains_of(root, settings)
     if (root / settings.changelog).is_file() or not remains:
         return None
     detail = f"it is not there, but {' and '.join(remains)} of an archive are"

@@ -15,7 +15,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import refold
-from refold.errors import ArchiveMissing, FormatUnknown, InputRefused, ProjectionFailed, StorageFailed
+from refold.errors import (
+    EventForked,
+    EventsMissing,
+    FormatUnknown,
+    InputRefused,
+    LogCorrupt,
+    ProjectionFailed,
+    StorageFailed,
+)
 from refold.fold import format_digest
 from refold.moment import Moment, cut, tags_in
 from refold.opening import random_id, system_clock
@@ -25,7 +33,7 @@ from refold_adapters.archive import remove_database, restored_beside
 from refold_adapters.durable import sync_directory
 from refold_adapters.folders import INDEX, rebuild_log
 from refold_adapters.lock import Lock
-from refold_adapters.settings import load_settings
+from refold_adapters.settings import load_settings, require_log
 from refold_adapters.sqlite_connection import close, connect
 from refold_adapters.sqlite_log import SqliteLog
 
@@ -69,6 +77,8 @@ class Restoring:
                 upto = cut(self.at, old, lambda: tags_in(old), self.now)
                 self.report.skipped = [*self.report.skipped, *upto.notes()]
             self.report.events = append_all(target, events_of(old, upto), self.tell)
+        except (EventForked, EventsMissing) as error:
+            raise LogCorrupt(target.end() + 1, f"what stands there or soon after does not follow: {error}") from error
         finally:
             old.close()
 
@@ -165,8 +175,7 @@ async def _in_place(restore: Restoring, actor: str, clock: Clock) -> None:
         await asyncio.to_thread(_guarded, restore, restore.replace_log, clock())
         await bring_up(root, report, tell, actor=actor, clock=clock)
         return
-    if not await asyncio.to_thread(restore.log.is_file):
-        raise ArchiveMissing(str(root))
+    await asyncio.to_thread(require_log, root, restore.settings)
     try:
         await bring_up(root, report, tell, anew=True, record=False)
     except (StorageFailed, FormatUnknown, ProjectionFailed):
@@ -208,8 +217,8 @@ async def restore(
 
 
 async def _elsewhere(doing: Restoring, making: Making) -> Path:
-    if doing.report.origin == "log" and not await asyncio.to_thread(doing.log.is_file):
-        raise ArchiveMissing(str(doing.source))
+    if doing.report.origin == "log":
+        await asyncio.to_thread(require_log, doing.source, doing.settings)
 
     async def prove() -> None:
         if doing.at is None and doing.report.origin == "log":

@@ -38,7 +38,7 @@ def records_of(root: Path) -> dict[str, bytes]:
 
 
 def test_recover_says_where(airports: Refold) -> None:
-    for arguments in ((), ("a",), ("a", "-o", "new", "--dry-run"), ("-o", "new")):
+    for arguments in ((), ("a",), ("-o", "new")):
         assert airports("recover", *arguments).code == 2
     done = airports("recover", "gone", "-o", "new", "--json")
     assert (done.code, done.error["code"]) == (1, "source-refused")
