@@ -34,6 +34,7 @@ class Sizes(msgspec.Struct, frozen=True):
     folders: int = 10_000
     sync: int = 100_000
     apart: int = 50_000
+    documents: int = 100_000
     pushes: int = 10_000
 
 
@@ -48,6 +49,7 @@ QUICK = Sizes(
     folders=1_000,
     sync=20_000,
     apart=5_000,
+    documents=5_000,
     pushes=2_000,
 )
 

@@ -9,7 +9,7 @@ import click
 
 from refold import Engine
 from refold_adapters.record_files import FORMATS
-from refold_adapters.validating import Invalid, Plan, Validation
+from refold_adapters.validating.validating import Invalid, Plan, Validation
 
 from .context import Settled, pass_settled, perform
 from .options import speech

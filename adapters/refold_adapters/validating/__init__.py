@@ -1,6 +1,4 @@
-"""Records checked by the hundred thousand before anybody writes them, or long after: `refold validate`."""
+"""Records checked by the hundred thousand before anybody writes them, or long after: `refold validate`.
 
-from .checks import FieldError
-from .validating import Invalid, Plan, Validation
-
-__all__ = ["FieldError", "Invalid", "Plan", "Validation"]
+Nothing is imported here: the processes that look at records start with what they need, and no more.
+"""

@@ -18,8 +18,9 @@ import refold
 from refold import Collection, Engine, Field
 from refold.errors import CollectionUnknown, InputRefused, RefoldError
 from refold.schema import Schema
-from refold_adapters.validating import Invalid, Plan, Validation, pool
+from refold_adapters.validating import pool
 from refold_adapters.validating.checks import Row, errors_of
+from refold_adapters.validating.validating import Invalid, Plan, Validation
 
 pytestmark = pytest.mark.anyio
 
