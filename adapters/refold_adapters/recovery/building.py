@@ -110,10 +110,13 @@ def _publish(target: Path) -> None:
 
 
 def measure(root: Path, report: RestoreReport) -> None:
-    """Notes in the report how large the result is."""
-    for _, _, names, descriptor in os.fwalk(root):
-        report.folders += "meta.json" in names
-        report.bytes += sum(os.stat(name, dir_fd=descriptor).st_size for name in names)
+    """Notes in the report how large the result is, which stands by then; or why that cannot be said."""
+    try:
+        for _, _, names, descriptor in os.fwalk(root):
+            report.folders += "meta.json" in names
+            report.bytes += sum(os.stat(name, dir_fd=descriptor).st_size for name in names)
+    except OSError as error:
+        report.skipped = [*report.skipped, f"how large it is could not be looked at: {error}"]
 
 
 async def bring_up(
