@@ -61,7 +61,7 @@ def _order(number: int) -> tuple[dict[str, Any], bytes]:
     return row, document
 
 
-def _fill(root: Path, count: int, *, folders: bool = True) -> None:
+def fill(root: Path, count: int, *, folders: bool = True) -> None:
     """Writes an archive as the older tool leaves it."""
     root.mkdir(parents=True)
     rows = []
@@ -97,7 +97,7 @@ def _write(root: Path, row: dict[str, Any], document: bytes) -> None:
 
 def _adopt(place: Place) -> Figures:
     root, count = place.work / "shop", place.sizes.folders
-    _fill(root, count)
+    fill(root, count)
     start = time.perf_counter()
     report = asyncio.run(adopt(root, preset("workshop"), write=True))
     elapsed = time.perf_counter() - start
@@ -111,7 +111,7 @@ measurement("adopt")(_adopt)
 def _read_all(place: Place) -> Figures:
     """Reads and hashes every file of as many folders."""
     root, count = place.work / "shop", place.sizes.folders
-    _fill(root, count)
+    fill(root, count)
     start = time.perf_counter()
     found = sum(len(hashlib.sha256(path.read_bytes()).digest()) for path in root.rglob("*.*") if path.is_file())
     assert found > 3 * 32 * count
@@ -146,7 +146,7 @@ def _wait(root: Path) -> None:
 
 def _capture(place: Place) -> Figures:
     root = place.work / "shop"
-    _fill(root, 100, folders=False)
+    fill(root, 100, folders=False)
     return asyncio.run(_captured(root, place.sizes.pushes))
 
 
