@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import refold
 from refold.schema import from_toml
 
 ROOT = Path(__file__).parents[1]
@@ -65,6 +66,26 @@ def test_a_device_pushes_as_the_example_says(tmp_path: Path) -> None:
 def test_the_toml_example_defines_what_it_says() -> None:
     (airports,) = from_toml(blocks("toml")[0])
     assert airports.name == "airports" and airports.fields["elevation"].null
+
+
+@pytest.mark.anyio
+async def test_the_second_version_reads_what_the_first_wrote(tmp_path: Path) -> None:
+    first, second = (from_toml(text)[0] for text in blocks("toml")[:2])
+    async with refold.open(tmp_path / "one") as one, refold.open(tmp_path / "two") as two:
+        await one.define(first)
+        place = {"country": "DE", "subd": "BY", "opened": None, "code": "123456"}
+        await one.put("airports", {"icao": "EDDM", "elevation": 1487.0, **place})
+        await one.sync(two)
+        await two.define(second)
+        await one.put("airports", {"icao": "EDMO", "elevation": 12.5, **place})
+        await one.sync(two)
+        for engine in (one, two):
+            shown = {record.key: record.values async for record in engine.find("airports")}
+            assert [values["elevation_ft"] for _, values in sorted(shown.items())] == [1487, None]
+            assert all(values["closed"] is False and "opened" not in values for values in shown.values())
+            (conflict,) = [found async for found in engine.conflicts("open")]
+            assert (conflict.kind, conflict.key) == ("conversion-conflict", "EDMO")
+        assert await one.digest() == await two.digest()
 
 
 def test_every_local_link_leads_somewhere() -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .schema import Collection, Field, collection
     from .sync import SyncReport
     from .verdict import Finding, Report, Verdict
+    from .versions import Add, Convert, Drop, Rename
 
 _HOMES = {
     "attendance": ("ClientStatus", "SyncState", "SyncStatus"),
@@ -44,6 +45,7 @@ _HOMES = {
     "schema": ("Collection", "Field", "collection"),
     "sync": ("SyncReport",),
     "verdict": ("Finding", "Report", "Verdict"),
+    "versions": ("Add", "Convert", "Drop", "Rename"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -59,6 +61,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "Add",
     "Answer",
     "Batch",
     "Change",
@@ -66,8 +69,10 @@ __all__ = [
     "ClientStatus",
     "Collection",
     "Conflict",
+    "Convert",
     "Deletion",
     "Difference",
+    "Drop",
     "Engine",
     "Event",
     "Field",
@@ -80,6 +85,7 @@ __all__ = [
     "Record",
     "RefoldError",
     "Removed",
+    "Rename",
     "Report",
     "Status",
     "SyncReport",

@@ -59,16 +59,23 @@ def schema_for(schemas: Mapping[str, Schema], name: str) -> Schema:
 
 
 def stored_values(schema: Schema, values: Mapping[str, Any], wording: Wording) -> dict[str, Any]:
-    """Values as they are stored. Raises as `Schema.store`, and as `Schema.upgraded` for those of a stated version."""
+    """Values as they are stored. Raises as `Schema.store`, and as `Schema.store_as` for those of a stated version."""
     if wording.schema_version is not None:
-        values = schema.upgraded(values, wording.schema_version)
+        return schema.store_as(values, wording.schema_version)
     return schema.store(values)
 
 
 def put_request(
-    schemas: Mapping[str, Schema], target: str | msgspec.Struct, values: Mapping[str, Any] | None, wording: Wording
+    schemas: Mapping[str, Schema],
+    target: str | msgspec.Struct,
+    values: Mapping[str, Any] | None,
+    wording: Wording,
+    key: Any = None,
 ) -> Request:
-    """The request of a put, of a mapping into a named collection or of a value of a decorated class."""
+    """The request of a put, of a mapping into a named collection or of a value of a decorated class.
+
+    `key` is the record's, where it is not among the values.
+    """
     if isinstance(target, msgspec.Struct):
         name = collection_of(type(target)).name
         values = {info.encode_name: getattr(target, info.name) for info in msgspec.structs.fields(target)}
@@ -76,6 +83,8 @@ def put_request(
         name = target
     schema = schema_for(schemas, name)
     stored = stored_values(schema, values or {}, wording)
+    if key is not None:
+        stored |= schema.store({schema.collection.key: key})
     key = stored.get(schema.collection.key)
     if key is None:
         raise ValueRefused(name, schema.collection.key, "the key is required", "nothing")

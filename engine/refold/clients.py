@@ -90,22 +90,17 @@ def _seen(change: Change) -> Mapping[str, int] | int | None:
 
 def request_of(schemas: Mapping[str, Schema], change: Change, wording: Wording, *, strict: bool) -> Request:
     """What a change asks of the writer. Raises what refuses it before it is tried."""
-    schema = schema_for(schemas, change.collection)
+    schema_for(schemas, change.collection)
     words = wording
-    if change.request_id is not None or wording.schema_version is not None:
-        words = msgspec.structs.replace(
-            wording, request_id=change.request_id or wording.request_id, schema_version=None
-        )
-    told = change.values
-    stated = change.schema_version if change.schema_version is not None else wording.schema_version
-    if stated is not None:
-        told = schema.upgraded(told, stated)
+    if change.request_id is not None:
+        words = msgspec.structs.replace(wording, request_id=change.request_id)
+    if change.schema_version is not None:
+        words = msgspec.structs.replace(words, schema_version=change.schema_version)
     match change.operation:
         case "create":
-            values = {**told, schema.collection.key: change.key}
-            request = put_request(schemas, change.collection, values, words)
+            request = put_request(schemas, change.collection, change.values, words, change.key)
         case "update":
-            request = patch_request(schemas, change.collection, change.key, told, words)
+            request = patch_request(schemas, change.collection, change.key, change.values, words)
         case "delete":
             request = delete_request(schemas, change.collection, change.key, words)
         case _:

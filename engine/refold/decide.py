@@ -250,7 +250,7 @@ class _Decider:
         data = {
             name: value
             for name, value in request.values.items()
-            if not same(values[name] if name in values else blank[name], value)
+            if not same(values[name] if name in values else blank.get(name), value)
         }
         key = schema.collection.key
         if key in data:

@@ -515,25 +515,30 @@ class Schema:
         """An event as this version has it: to be settled, never to be hashed or stored."""
         return event if self.upgrade is None else self.upgrade.event(event)
 
-    def upgraded(self, values: Mapping[str, Any], version: int | str) -> dict[str, Any]:
-        """Values that a caller spells as a version of the collection has them, as this one does.
+    def store_as(self, values: Mapping[str, Any], version: int | str) -> dict[str, Any]:
+        """The stored spelling of values that a caller spells as a version of the collection has them.
 
-        Raises `SchemaVersionUnknown` for a version that is not declared here, `ValueRefused` for a value of an older
-        one that cannot be converted, and `FieldUnknown` for a field that was dropped since.
+        Fields that were dropped since are kept as they are: they are written and not shown. Raises as `store`,
+        `SchemaVersionUnknown` for a version that is not declared here, and `ValueRefused` for a value of an older one
+        that cannot be converted.
         """
         number = version_number(version)
         if number is None or not 1 <= number <= self.version:
             raise SchemaVersionUnknown(self.name, str(version), known_versions(self.version))
         if self.upgrade is None or number == self.version:
-            return dict(values)
-        for name in values:
-            if self.upgrade.name(name, number) is None:
-                raise FieldUnknown(self.name, str(name), list(self.columns))
+            return self.store(values)
 
         def refuse(field: str, value: Any, why: str) -> None:
             raise ValueRefused(self.name, field, f"of version {number}: {why}", show(value))
 
-        return self.upgrade.data(number, {name: _as_stored(value) for name, value in values.items()}, refuse)
+        told = {name: _as_stored(value) for name, value in values.items()}
+        dropped = {name: value for name, value in told.items() if self.upgrade.name(name, number) is None}
+        for name, value in dropped.items():
+            try:
+                dropped[name] = TYPES["json"].store(value)
+            except Refused as error:
+                raise ValueRefused(self.name, name, str(error), show(value)) from None
+        return dropped | self.store(self.upgrade.data(number, told, refuse))
 
     def key_text(self, key: Any) -> str:
         """The key as events hold it. Raises `ValueRefused`."""

@@ -28,8 +28,9 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     event before), `log-order` (it stands before something it had seen), `log-position` (positions are not the unbroken
     run that appending makes), `log-cut` (the log ends before a head that a witness knows), `log-fork` (a witness knows
     another event at a dot), `log-torn` (a commit that never ended), `table-altered`, `table-missing`, `table-stray`,
-    `tables-behind`, those of projections, those of documents (`document-rot`: other bytes, though size and time of
-    change are those of the right ones), and `unreadable`.
+    `tables-behind`, `version-unknown` (events of a schema version that no definition here declares), those of
+    projections, those of documents (`document-rot`: other bytes, though size and time of change are those of the right
+    ones), and `unreadable`.
     """
 
     kind: str

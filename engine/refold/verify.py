@@ -39,7 +39,7 @@ class _Link(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data: msgspec.Raw
     context: dict[str, int]
     actor: msgspec.Raw
-    version: msgspec.Raw
+    version: int
     batch: msgspec.Raw
     request_id: msgspec.Raw
     meta: msgspec.Raw
@@ -65,12 +65,14 @@ class ChainCheck:
     """Checks a log event by event.
 
     `heads` is where each replica stands so far, `rotten` holds the findings about events that do not decode and whose
-    dots are not known yet. `heads` and `after` let it begin in the middle: where the replicas stood, and the position.
+    dots are not known yet, `versions` the highest schema version above 1 of each collection's events. `heads` and
+    `after` let it begin in the middle: where the replicas stood, and the position.
     """
 
     def __init__(self, heads: Mapping[str, Head] | None = None, after: int = 0) -> None:
         self.heads: dict[str, Head] = dict(heads or {})
         self.events = 0
+        self.versions: dict[str, int] = {}
         self._last = after
         self._newest: dict[str, _Stored] = {}
         self._suspects: dict[str, _Stored] = {}
@@ -98,8 +100,14 @@ class ChainCheck:
             self._last = position
             self.events += 1
             heads[replica] = Head(seq, sha256(body).digest())
+            if link.version > 1:
+                self._meet(link)
             newest[replica] = stored
         return findings
+
+    def _meet(self, link: _Link) -> None:
+        if link.key:
+            self.versions[link.collection] = max(link.version, self.versions.get(link.collection, 1))
 
     def feed(self, position: int, body: bytes) -> Iterator[Finding]:
         """What is wrong with the next stored event, if anything; a break in the chain is told with the next but one."""
@@ -113,6 +121,7 @@ class ChainCheck:
             self.rotten.append(Finding("log-rot", f"the event does not decode: {error}", position=position))
             return
         stored = _Stored(link, position, body)
+        self._meet(link)
         yield from self._follow(stored)
         if not self.rotten:
             yield from self._early(stored)

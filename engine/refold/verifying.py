@@ -7,7 +7,7 @@ the store's reading thread and hashed in another, so that neither the loop nor o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
@@ -15,8 +15,11 @@ from typing import Any, Protocol, TypeVar
 from . import queries
 from .errors import LogCorrupt, RefoldError
 from .ports import Changelog, Store, Tables
+from .replay import load_schemas
+from .schema import Schema
 from .verdict import FINDINGS_LIMIT, Finding, Report, judged
 from .verify import ChainCheck, Claim, Testimony
+from .version_rules import known_versions
 
 T = TypeVar("T")
 
@@ -38,6 +41,16 @@ class Read(Protocol):
 
     def __call__(self, work: Callable[[Changelog, Tables], T], /) -> Awaitable[T]:
         """The answer."""
+
+
+def undeclared(versions: Mapping[str, int], schemas: Mapping[str, Schema]) -> Iterator[Finding]:
+    """Collections with events of a schema version that no definition here declares, given the highest of each."""
+    for name, version in sorted(versions.items()):
+        schema = schemas.get(name)
+        if schema is not None and version > schema.version:
+            known = ", ".join(known_versions(schema.version))
+            detail = f"{name} has events of version {version}, which is not declared here; known are {known}"
+            yield Finding("version-unknown", detail, collection=name)
 
 
 class Verification:
@@ -93,6 +106,7 @@ class Verification:
             self._progress("log", position)
         self._add(check.finish(checkpoint.heads))
         self._add(check.close(heads, "the log's own list of heads"))
+        self._add(undeclared(check.versions, await self._read(lambda _log, tables: load_schemas(tables))))
         own = (Claim("the tables' checkpoint", replica, head) for replica, head in sorted(checkpoint.heads.items()))
         await self._witnesses(chain(own, claims))
 

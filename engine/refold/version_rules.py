@@ -104,7 +104,7 @@ def check_steps(collection: Collection) -> None:
         if not 2 <= step.version <= collection.version:
             raise refuse(f"{_say(step)} leads to version {step.version}; steps lead to 2 up to {collection.version}")
         before, after = source(step), target(step)
-        if before in gone:
+        if before in gone and not isinstance(step, Add):
             raise refuse(f"{_say(step)}: there is no field {before!r} any more")
         if after is not None and (after in gone or (isinstance(step, Add | Rename) and after in given)):
             raise refuse(f"{_say(step)}: {after!r} had another meaning before, and a name never gets a second one")

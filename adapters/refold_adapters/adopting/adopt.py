@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -24,9 +25,9 @@ import refold
 from refold import Engine, Event
 from refold.clock import to_millis
 from refold.decide import Apart, Operation, Repeat, Request, settled_values
-from refold.errors import InputRefused, StorageFailed
+from refold.errors import FieldUnknown, InputRefused, StorageFailed, ValueRefused
 from refold.opening import system_clock
-from refold.schema import evolve, to_data
+from refold.schema import Schema, evolve, to_data
 from refold_adapters.documents.paths import shown
 from refold_adapters.folders import FolderReplicas
 from refold_adapters.folders.disk import QUARANTINE
@@ -217,6 +218,18 @@ class _Adoption:
             return None
         return row.updated or (None if holds else self.oldest)
 
+    def _current(self, row: Candidate, schema: Schema) -> dict[str, Any] | None:
+        """A row's values as the collection's schema version has them, which may have gone on since the layout was made;
+        None for a row that cannot be read so."""
+        if schema.version == self.described.schema.version:
+            return row.values
+        try:
+            return schema.store_as(row.values, self.described.schema.version)
+        except (ValueRefused, FieldUnknown) as error:
+            self.report.refused += 1
+            self.report.take([Finding("value-refused", str(error), folder=row.folder, key=row.key, left_out=True)])
+            return None
+
     async def _write_page(
         self, engine: Engine, page: list[tuple[Candidate, bool]], actor: str, meta: dict[str, str]
     ) -> None:
@@ -230,11 +243,14 @@ class _Adoption:
             if row.request_id in known:
                 self.report.unchanged += 1
                 continue
+            values = self._current(row, engine.schemas[name])
+            if values is None:
+                continue
             is_apart = row.key in self.lost or (row.request_id in losing and state is None)
             if state is not None and not is_apart:
-                values, present = settled_values(state, (name, row.key), engine.schemas[name], lambda record: ())
+                shown, present = settled_values(state, (name, row.key), engine.schemas[name], lambda record: ())
                 newest = to_millis(max(write.time for write in state.writes))
-                if present and not differing(row.values, values):
+                if present and not differing(values, shown):
                     self.report.unchanged += 1
                     continue
                 if self.by_time and row.updated <= newest:
@@ -247,7 +263,7 @@ class _Adoption:
                     Operation.PUT,
                     name,
                     row.key,
-                    row.values,
+                    values,
                     actor,
                     told,
                     request_id=row.request_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import refold
@@ -21,6 +23,7 @@ from refold_adapters.adopting import survey
 from refold_adapters.adopting.adopt import AdoptReport, adopt, adopt_quarantined
 from refold_adapters.adopting.layout import describe, preset
 from refold_adapters.adopting.quarantine import Quarantine
+from refold_adapters.recovery import restore
 
 from . import old_tool
 from .old_tool import order
@@ -57,6 +60,60 @@ async def records(root: Path) -> dict[str, dict[str, Any]]:
 async def test_a_relative_path_will_do(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root.parent)
     assert (await take(Path(root.name))).written == 6
+
+
+def second_version() -> refold.Collection:
+    """The workshop's collection with a field renamed, one converted, one dropped and one added."""
+    first = WORKSHOP.collection
+    fields = {{"kunde_name": "kunde"}.get(name, name): field for name, field in first.fields.items() if name != "vin"}
+    fields |= {"data_complete": refold.Field("bool", null=True), "telefon": refold.Field("str", default="unbekannt")}
+    steps = [
+        refold.Rename("kunde_name", "kunde"),
+        refold.Convert("data_complete", "bool"),
+        refold.Drop("vin"),
+        refold.Add("telefon", default="unbekannt"),
+    ]
+    meta = {**first.meta, "schema_version": "2.0"}
+    return msgspec.structs.replace(first, version=2, fields=fields, steps=steps, meta=meta)
+
+
+def as_second(values: dict[str, Any]) -> dict[str, Any]:
+    """What an order of the first version is in the second."""
+    told = {{"kunde_name": "kunde"}.get(name, name): value for name, value in values.items() if name != "vin"}
+    complete = None if told["data_complete"] is None else bool(told["data_complete"])
+    return {**told, "data_complete": complete, "telefon": "unbekannt"}
+
+
+async def test_an_adopted_archive_goes_on_to_a_second_version(root: Path, tmp_path: Path) -> None:
+    await take(root)
+    adopted = await records(root)
+    async with refold.open(root) as engine:
+        await engine.define(second_version())
+        await engine.settled()
+        assert (await engine.verify()).findings == []
+    wanted = {key: as_second(values) for key, values in adopted.items()}
+    assert await records(root) == wanted
+    meta = json.loads((root / order(1)["file_path"]).with_name("meta.json").read_bytes())
+    assert meta["schema_version"] == "2.0"
+    assert (await take(root)).written == 0, "the old layout has nothing new to say"
+    assert await records(root) == wanted
+    await restore(root, tmp_path / "copy", origin="folders")
+    async with refold.open(tmp_path / "copy", readonly=True) as engine:
+        assert {record.key: dict(record.values) async for record in engine.find("auftraege")} == wanted
+
+
+async def test_folders_of_the_first_version_come_into_an_archive_of_the_second(root: Path) -> None:
+    async with refold.open(root) as engine:
+        await engine.define(WORKSHOP.collection)
+        await engine.define(second_version())
+    report = await take(root)
+    assert (report.written, report.refused) == (6, 0), report.findings
+    async with refold.open(root, readonly=True) as engine:
+        for number in range(1, 7):
+            record = await engine.get("auftraege", number)
+            assert record is not None
+            values = {**record.values, "datum": record.values["datum"].isoformat()}
+            assert values == as_second(order(number))
 
 
 async def test_a_report_changes_nothing(root: Path) -> None:
