@@ -376,8 +376,8 @@ class EventForked(RefoldError):
     code: ClassVar[str] = "forked"
     message: ClassVar[str] = "replica {replica!r} wrote two different events as seq {seq}: {ours} and {theirs}"
     hint: ClassVar[str] = (
-        "a store was copied and both copies were written; `refold recover ONE OTHER -o NEW --prefer ONE` goes on with one"
-        " and keeps aside what only the other has"
+        "a store was copied and both copies were written; `refold recover ONE OTHER -o NEW --prefer ONE` goes on with"
+        " one and keeps aside what only the other has"
     )
     replica: str
     seq: int
