@@ -21,7 +21,7 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold_adapters.documents.paths import Absent, Below, shown
-from refold_adapters.folders.disk import QUARANTINE
+from refold_adapters.folders.disk import QUARANTINE, TEMPORARY
 from refold_adapters.stored_cells import stored_cells
 
 from .candidates import Candidate, Finding
@@ -145,12 +145,17 @@ class Survey:
         try:
             data = _read(descriptor, layout.data)
             meta = _read(descriptor, layout.meta) if layout.meta in names else None
+            beside = _read(descriptor, layout.meta + TEMPORARY) if layout.meta + TEMPORARY in names else None
         except OSError as error:
             return self._unreadable(place, error)
         if _is_live(meta):
             looked.is_live = True
             return looked
         looked.hash = sha256(data).digest()
+        if _vouches(beside, looked.hash) and not _vouches(meta, looked.hash):
+            meta = beside
+            detail = f"an export was interrupted; the {layout.meta} that was not yet in its place vouches for the rows"
+            looked.findings.append(Finding("unfinished", detail, folder=shown(place), file=layout.meta + TEMPORARY))
         if self._below or self._may_be_read(looked, meta):
             self._rows(looked, data)
         return looked
@@ -299,6 +304,12 @@ class Survey:
                 continue
             looked.rows.append(self._candidate(None, number, values))
         return looked
+
+
+def _vouches(meta: bytes | None, digest: bytes) -> bool:
+    """Whether a meta.json is one of a data file with this hash."""
+    told = read_old_meta(meta) if meta is not None else None
+    return isinstance(told, OldMeta) and (told.checksum or "").lower() == digest.hex()
 
 
 def _is_live(meta: bytes | None) -> bool:

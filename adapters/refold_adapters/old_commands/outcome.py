@@ -20,7 +20,7 @@ COUNTS = {
 }
 """What each command counts, besides errors and warnings, in the order in which it is told."""
 
-WARNINGS = frozenset({"duplicate", "put-aside", "lock-left", "not-locked", "no-index"})
+WARNINGS = frozenset({"duplicate", "put-aside", "lock-left", "not-locked", "unfinished"})
 """Kinds of findings that tell of something that was settled, and that nobody has to act on."""
 
 

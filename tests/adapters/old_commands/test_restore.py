@@ -128,6 +128,24 @@ def test_folders_that_cannot_be_taken_are_named_and_the_others_restored(workshop
     assert workshop.code("restore") == 3
 
 
+def test_a_folder_whose_export_was_interrupted_between_its_files_is_restored_as_it_was_to_be(
+    workshop: Workshop,
+) -> None:
+    data = old_tool.spelt(order(1, kunde_name="Neu"))
+    (workshop.place(1) / "data.csv").write_bytes(data)
+    (workshop.place(1) / "meta.json.refold").write_bytes(old_tool.meta(order(1), data))
+    workshop.db.unlink()
+    outcome = workshop.run("restore")
+    assert (outcome.restored, outcome.errors, kinds(outcome)) == (6, 0, [("unfinished", None)])
+    assert workshop.rows()[1]["kunde_name"] == "Neu"
+    assert workshop.run("export").errors == 0
+    assert sorted(path.name for path in workshop.place(1).iterdir() if path.suffix != ".pdf") == [
+        "data.csv",
+        "meta.json",
+    ]
+    assert workshop.run("verify").findings == []
+
+
 def test_records_of_an_older_version_get_the_fields_that_came_since(workshop: Workshop, tmp_path: Path) -> None:
     text = (Path(restoring.__file__).parents[1] / "adopting/workshop.toml").read_text(encoding="utf-8")
     (tmp_path / "newer.toml").write_text(text + '\n[collections.auftraege.fields.remark]\ntype = "str?"\n', "utf-8")
