@@ -109,13 +109,15 @@ def forget_conversions(connection: sqlite3.Connection, collection: str) -> None:
     )
 
 
-def save_conversions(connection: sqlite3.Connection, collection: str, entries: Mapping[str, Sequence[Entry]]) -> None:
-    """Writes anew which values of records, by key, could not be converted."""
+def save_conversions(
+    connection: sqlite3.Connection, collection: str, found: Iterable[Entry], known: Iterable[str]
+) -> None:
+    """Writes which values of records could not be converted; `known` are the keys of those that may have had such."""
     connection.executemany(
         "DELETE FROM _refold_conflicts WHERE collection = ? AND key = ? AND kind = ?",
-        [(collection, key, ConflictKind.CONVERSION) for key in entries],
+        [(collection, key, ConflictKind.CONVERSION) for key in known],
     )
-    insert_entries(connection, [entry for found in entries.values() for entry in found])
+    insert_entries(connection, found)
 
 
 def insert_entries(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:

@@ -472,14 +472,15 @@ class SqliteTables:
         if schema.references or schema.unique or schema.upgrade is not None:
             refers: dict[str, Mapping[str, Record]] = {}
             held: dict[str, Mapping[UniqueValue, Holder]] = {}
-            kept: dict[str, list[Entry]] = {}
+            kept: list[Entry] = []
             for key, state in states.items():
-                values, present = settled_values(state, (name, key), schema, self._events)
+                now = schema.read(state)
+                values, present = settled_values(now, (name, key), schema, self._events)
                 refers[key] = references(schema, values) if present else {}
-                held[key] = holdings(key, schema, state, values) if present else {}
-                kept[key] = conversion_entries((name, key), schema, state) if present else []
+                held[key] = holdings(key, schema, now, values) if present else {}
+                kept += conversion_entries((name, key), schema, state) if present else []
             if schema.upgrade is not None:
-                save_conversions(self._connection, name, kept)
+                save_conversions(self._connection, name, kept, known)
             if schema.references:
                 save_references(self._connection, name, refers)
                 affected = {(name, key) for key in states}

@@ -55,6 +55,8 @@ def coded(collection: str, field: str, value: Any) -> UniqueValue:
 
 def holdings(key: str, schema: Schema, state: State, values: Mapping[str, Any]) -> dict[UniqueValue, Holder]:
     """The unique values that a record holds which is there with these values, and by which writes."""
+    if not schema.unique:
+        return {}
     state = schema.read(state)
     found = {}
     for field in schema.unique:
