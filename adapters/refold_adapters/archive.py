@@ -195,6 +195,10 @@ class FileStore:
         tables = ReadTables(self._tables_path, log)
         try:
             return [FolderReplicas(self.root, log, tables, readonly=self.readonly)]
+        except FormatOld as error:
+            if self.readonly:
+                return []
+            _logger.info("%s; it is made anew", error)
         except StorageFailed as error:
             if self.readonly or not is_damage(error):
                 raise

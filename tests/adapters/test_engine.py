@@ -7,7 +7,7 @@ import datetime
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -430,6 +430,27 @@ async def test_tables_that_were_deleted_come_back(tmp_path: Path) -> None:
             assert (await engine.verify()).ok
         assert _dump(tmp_path / "tables.db") == before
     assert not list(tmp_path.glob("*.rebuild.db*")) and not list(tmp_path.glob("*.verify.db*"))
+
+
+def _make_old(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 0")
+
+
+async def test_what_an_earlier_release_derived_is_made_anew(tmp_path: Path) -> None:
+    async with refold.open(tmp_path, replica="a") as engine:
+        await engine.define(Collection(name="things", key="id", folder="{id}", fields={"id": Field("str")}))
+        await engine.put("things", {"id": "x"})
+        await engine.settled()
+    for name in ("tables.db", "folders.db"):
+        await asyncio.to_thread(_make_old, tmp_path / name)
+    async with refold.open(tmp_path) as engine:
+        await engine.settled()
+        assert (await engine.verify()).ok
+        assert [projection.state for projection in (await engine.status()).projections] == ["current", "current"]
+    await asyncio.to_thread(_make_old, tmp_path / "folders.db")
+    async with refold.open(tmp_path, readonly=True) as engine:
+        assert await engine.get("things", "x") is not None
 
 
 def _dump(path: Path) -> list[str]:
