@@ -52,6 +52,9 @@ LOOK_AHEAD = 250_000
 """A run of events that makes many records be written which it does not touch (`_WORTH` times as many as it has events)
 is extended by those that follow it, at most so many: a folder that each of them touches is then written once."""
 
+MANY_FOLDERS = 40_000
+"""Folders that a run touches, beyond which it is not extended: what is known of them is kept in memory."""
+
 
 class _Coming(msgspec.Struct):
     """What is to be published and removed in a folder, by name, and hashes that data files there may have without being
@@ -217,7 +220,7 @@ class FolderReplicas:
         wanted = _WORTH * len(fresh)
         if fresh and reached < position and (routed == 0 or self._index.owns(wanted) == wanted):
             end = min(position, reached + LOOK_AHEAD)
-            while reached < end:
+            while reached < end and len(router.run.touched) < MANY_FOLDERS:
                 page = events_after(self._source.log, reached, min(_PAGE, end - reached))
                 router.route(page)
                 reached = page[-1].position
