@@ -101,7 +101,7 @@ async def _differing(doing: Restoring, rehearsal: Rehearsal) -> None:
     try:
         async with refold.open(doing.source, create=False, readonly=True) as engine:
             report = await engine.verify(doing.tell, only=("folders",))
-    except (ArchiveMissing, StorageFailed, FormatUnknown):
+    except (ArchiveMissing, LogLost, StorageFailed, FormatUnknown):
         return
     rehearsal.folders = sorted({finding.folder for finding in report.findings if finding.folder is not None})
 
