@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 import refold
-from refold.errors import ArchiveExists, ArchiveMissing, FormatUnknown, LogCorrupt, StorageFailed
+from refold.errors import ArchiveExists, ArchiveMissing, FormatUnknown, LogCorrupt, LogLost, StorageFailed
 from refold.moment import AtEnd, Moment, cut, tags_in
 from refold.opening import system_clock
 from refold.vector import missing
