@@ -507,6 +507,13 @@ class Schema:
                 raise ValueRefused(self.name, name, "is required", "nothing")
         return record
 
+    def field_of(self, name: str) -> str | None:
+        """The field that has this name, or had it in an earlier version; None for what is none, or was dropped."""
+        if name in self.types or self.upgrade is None:
+            return name if name in self.types else None
+        later = (self.upgrade.name(name, version) for version in range(1, self.upgrade.version))
+        return next((found for found in later if found != name and found in self.types), None)
+
     def read(self, state: State) -> State:
         """A record's state as this version has it; see `refold.versions`."""
         return state if self.upgrade is None else self.upgrade.state(state)

@@ -18,7 +18,7 @@ is taken; the program's row stays as the program wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -116,7 +116,7 @@ class Capture:
         key, request_id = str(row.key), f"capture:{self._mirror.identity}:{row.id}"
         if row.operation == "delete":
             return Request(Operation.DELETE, schema.name, key, {}, self._actor, meta, request_id=request_id, seen=seen)
-        values, wrong = stored_cells(schema, row.cells)
+        values, wrong = cells_of(schema, row.cells)
         if wrong:
             raise CellsRefused(schema.name, key, dict(wrong))
         return Request(Operation.PUT, schema.name, key, values, self._actor, meta, request_id=request_id, seen=seen)
@@ -138,19 +138,38 @@ class Capture:
         states = await self._engine.states([(schema.name, key) for key in keys])
         differing: dict[str, dict[str, Any]] = {}
         for (_, key), state in states.items():
-            values, wrong = stored_cells(schema, keys[key].cells)
-            if not wrong and latest(schema.read(state))[0] != values:
+            values, wrong = cells_of(schema, keys[key].cells)
+            if not wrong and not _holds(schema, state, values):
                 differing[key] = values
         found: set[int] = set()
         running: dict[str, State] = {}
         for event in await self._engine.events_of([(schema.name, key) for key in differing]):
             state = running[event.key] = fold(running.get(event.key), event)
-            if {**schema.blank, **latest(schema.read(state))[0]} == {**schema.blank, **differing[event.key]}:
+            if _holds(schema, state, differing[event.key]):
                 found.add(keys[event.key].id)
         return found
 
     def _is_own(self, event: Event) -> bool:
         return event.meta.get(_MARK, "").startswith(f"{self._mirror.identity}:")
+
+
+def cells_of(schema: Schema, cells: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """What a row says of the fields that the table has columns for, and what of it cannot be taken.
+
+    A column that has the name of a field in an earlier version is that field; one whose field was dropped says nothing.
+    """
+    fields = {column: schema.field_of(column) for column in cells}
+    named = {field: cells[column] for column, field in fields.items() if field is not None and field != column}
+    named |= {column: cell for column, cell in cells.items() if column in schema.types}
+    values, wrong = stored_cells(schema, named)
+    told = {name: value for name, value in values.items() if name in named}
+    return told, [(name, why) for name, why in wrong if name in named]
+
+
+def _holds(schema: Schema, state: State, values: Mapping[str, Any]) -> bool:
+    """Whether a record has these values."""
+    stands = {**schema.blank, **latest(schema.read(state))[0]}
+    return all(stands.get(name) == value for name, value in values.items())
 
 
 @dataclass(eq=False)

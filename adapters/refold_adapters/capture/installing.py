@@ -20,6 +20,7 @@ import refold
 from refold import Collection, Field
 from refold.errors import InputRefused, StorageFailed
 from refold.opening import random_id
+from refold.versions import retired
 from refold_adapters.settings import FILE, MirrorSetting, load_mirrors
 
 from . import bookkeeping
@@ -128,7 +129,12 @@ async def install(
     async with refold.open(root, create=False, actor=ACTOR) as engine:
         known = engine.schemas.get(name)
         if known is not None:
-            missing = {column: field for column, field in wanted.fields.items() if column not in known.types}
+            gone = retired(known.collection.steps)
+            missing = {
+                column: field
+                for column, field in wanted.fields.items()
+                if known.field_of(column) is None and column not in gone
+            }
             fields = {**known.collection.fields, **missing}
             wanted = msgspec.structs.replace(known.collection, fields=fields)
         await engine.define(wanted)

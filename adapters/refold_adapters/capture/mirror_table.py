@@ -161,7 +161,7 @@ class MirrorTable:
         present = {key: row for key, row in rows.items() if row is not None and key not in pending}
         gone = [(key,) for key, row in rows.items() if row is None and key not in pending]
         table, key = quote(self._mirror.name), quote(self._mirror.key)
-        names = [name for name in self._mirror.columns if name in schema.types]
+        names = list(self._fields(schema))
         columns = ", ".join(map(quote, names))
         marks = ", ".join("?" * len(names))
         fields = ", ".join(f"{quote(name)} = excluded.{quote(name)}" for name in names if name != self._mirror.key)
@@ -178,10 +178,15 @@ class MirrorTable:
         rows: dict[Any, list[Any] | None] = {}
         for record, state in self._source.states(records).items():
             values, present = self._source.settled(record, state)
-            key = sql_value(schema.types[self._mirror.key].name, _key(schema, record))
-            names = [name for name in self._mirror.columns if name in schema.types]
-            rows[key] = [self._sql(schema, name, {**schema.blank, **values}) for name in names] if present else None
+            key = sql_value(schema.types[schema.collection.key].name, _key(schema, record))
+            whole = {**schema.blank, **values}
+            rows[key] = [self._sql(schema, name, whole) for name in self._fields(schema).values()] if present else None
         return rows
+
+    def _fields(self, schema: Schema) -> dict[str, str]:
+        """The fields that the table's columns hold, by column: a field may have been renamed since."""
+        found = {column: schema.field_of(column) for column in self._mirror.columns}
+        return {column: field for column, field in found.items() if field is not None}
 
     @staticmethod
     def _sql(schema: Schema, name: str, values: Mapping[str, Any]) -> Any:
@@ -213,7 +218,7 @@ class MirrorTable:
         about = partial(Finding, collection=self._mirror.collection, file=self._setting.database)
         for number, key, why in bookkeeping.refused(self._connection, self._mirror):
             yield about("mirror-refused", f"write {number} was not taken: {why}", key=str(key))
-        names = [name for name in self._mirror.columns if name in schema.types]
+        names = list(self._fields(schema))
         columns = ", ".join(map(quote, [self._mirror.key, *names]))
         order = quote(self._mirror.key)
         cursor = self._connection.execute(f"SELECT {columns} FROM {quote(self._mirror.name)} ORDER BY {order}")

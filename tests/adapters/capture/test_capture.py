@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import refold
-from refold import Engine
+from refold import Add, Collection, Drop, Engine, Field, Rename
 from refold.errors import InputRefused, ProjectionFailed, StorageFailed
+from refold.versions import Step
 from refold_adapters.capture import bookkeeping
 from refold_adapters.capture.bookkeeping import CaptureStopped
 from refold_adapters.capture.capture import CaptureReport, capture_once, captures
@@ -224,6 +225,29 @@ async def test_a_table_that_is_written_anew_changes_by_what_differs(root: Path, 
         await asyncio.to_thread(anew)
         await capture_once(engine)
         assert await since(engine, before) == [("update", "2", {"name": "other"})]
+
+
+async def test_a_table_keeps_its_columns_when_the_collection_gets_another_version(root: Path) -> None:
+    async with opened(root) as engine:
+        fields = {name: field for name, field in engine.schemas["jobs"].collection.fields.items() if name != "name"}
+        steps: list[Step] = [Rename(old="name", new="title"), Drop(field="day"), Add(field="branch", default="north")]
+        del fields["day"]
+        fields |= {"title": Field("str", null=True), "branch": Field("str", null=True, default="north")}
+        await engine.define(Collection(name="jobs", key="no", fields=fields, version=2, steps=steps))
+        await engine.patch("jobs", 1, {"title": "refold's"})
+        await engine.settled()
+        assert (await asyncio.to_thread(rows, root))[0] == (1, "refold's", "2024-01-01", 1.5)
+        before = engine.position
+        await asyncio.to_thread(do, root, "UPDATE jobs SET name = 'theirs' WHERE no = 2")
+        await asyncio.to_thread(do, root, "INSERT INTO jobs VALUES (4, 'new', '2024-04-04', NULL)")
+        assert [report.refused for report in await capture_once(engine)] == [0]
+        written = await since(engine, before)
+        assert written[0] == ("update", "2", {"title": "theirs"})
+        found = [(record.values["title"], record.values["branch"]) async for record in engine.find("jobs")]
+        assert found == [("refold's", "north"), ("theirs", "north"), (None, "north"), ("new", "north")]
+        await engine.settled()
+        assert (await asyncio.to_thread(rows, root))[3] == (4, "new", "2024-04-04", None)
+        assert (await engine.verify()).ok
 
 
 async def test_what_is_rolled_back_is_not_captured(root: Path) -> None:
