@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 import refold
 from refold.errors import DefinitionRefused, Locked, SettingsInvalid, StorageFailed
+from refold.frames import FrameRefused, from_frame
 from refold.schema import from_toml
 from refold_adapters import durable
 from refold_adapters.archive import remove_database, restored_beside
@@ -140,6 +142,18 @@ def test_names_of_databases_that_cannot_be(name: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(f'[archive]\nchangelog = "{name}"\n')
     with pytest.raises(SettingsInvalid, match="plain file name"):
         load_settings(tmp_path)
+
+
+def test_definitions_with_numbers_of_thousands_of_digits() -> None:
+    with pytest.raises(DefinitionRefused):
+        from_toml("[collections.things]\nfolder = " + "9" * 5000)
+
+
+def test_a_refusal_whose_fields_are_no_json() -> None:
+    payload = msgspec.msgpack.encode([5, "code", "message", {"name": [{b"bytes": 1}]}])
+    header = b"rfs\x01" + len(payload).to_bytes(4, "big") + zlib.crc32(payload).to_bytes(4, "big")
+    with pytest.raises(FrameRefused):
+        from_frame(header + payload)
 
 
 def test_definitions_that_are_nested_too_deeply() -> None:

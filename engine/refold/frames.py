@@ -118,6 +118,11 @@ def from_frame(frame: bytes) -> Message:
         message: Message = _decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameRefused(f"a frame holds no message: {error}") from None
+    if isinstance(message, Refused):
+        try:
+            _encode(message)
+        except TypeError as error:
+            raise FrameRefused(f"a refusal has fields of no JSON: {error}") from None
     if isinstance(message, Events) and len(message.bodies) > FRAME_EVENTS:
         raise FrameRefused(f"{len(message.bodies)} events are more than the {FRAME_EVENTS} of a frame")
     return message

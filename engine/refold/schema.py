@@ -371,7 +371,7 @@ def from_toml(text: str) -> list[Collection]:
     """The collections that a TOML document defines under `[collections.NAME]`. Raises `DefinitionRefused`."""
     try:
         tables = tomllib.loads(text).get("collections", {})
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not all that tomllib refuses is a TOMLDecodeError
         raise DefinitionRefused("", f"not TOML: {error}") from None
     if not isinstance(tables, dict) or not tables:
         raise DefinitionRefused("", "the document defines no [collections.NAME]")
