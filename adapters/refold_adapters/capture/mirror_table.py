@@ -176,11 +176,12 @@ class MirrorTable:
     def _rows(self, schema: Schema, records: Sequence[Record]) -> dict[Any, list[Any] | None]:
         """The row of each record by its key; None for one that is deleted."""
         rows: dict[Any, list[Any] | None] = {}
+        fields = self._fields(schema).values()
         for record, state in self._source.states(records).items():
             values, present = self._source.settled(record, state)
             key = sql_value(schema.types[schema.collection.key].name, _key(schema, record))
             whole = {**schema.blank, **values}
-            rows[key] = [self._sql(schema, name, whole) for name in self._fields(schema).values()] if present else None
+            rows[key] = [self._sql(schema, name, whole) for name in fields] if present else None
         return rows
 
     def _fields(self, schema: Schema) -> dict[str, str]:

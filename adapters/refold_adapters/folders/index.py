@@ -341,9 +341,14 @@ class Index:
         """Notes of files, by place and hash, that what they hold is known."""
         self._connection.executemany("INSERT OR IGNORE INTO accounted VALUES (?, ?)", files)
 
-    def accounted(self, place: str) -> list[bytes]:
-        """The hashes of files at a place of which it was noted that what they hold is known."""
-        return [found for (found,) in self._connection.execute("SELECT hash FROM accounted WHERE place = ?", (place,))]
+    def accounted(self, places: Sequence[str]) -> dict[str, list[bytes]]:
+        """By place, the hashes of files of which it was noted that what they hold is known."""
+        found: dict[str, list[bytes]] = {}
+        for part in padded(places):
+            sql = f"SELECT place, hash FROM accounted WHERE place IN ({marks(len(part))})"
+            for place, digest in self._connection.execute(sql, part):
+                found.setdefault(place, []).append(digest)
+        return found
 
     def newest(self) -> int:
         """The greatest number of a folder; 0 where there is none."""

@@ -275,6 +275,7 @@ class FolderReplicas:
 
     def _write(self, rendered: list[Rendered]) -> _Batch:
         batch = _Batch(rendered)
+        accounted = self._index.accounted([item.folder.place for item in rendered if item.folder.written is None])
         for item in rendered:
             folder = item.folder
             sure = folder.dirt < UNSURE and folder.written is not None
@@ -288,9 +289,7 @@ class FolderReplicas:
             coming = {name + TEMPORARY for name in names}
             stale = set(stale_names(self._disk, self._index, folder, item.written)) - coming
             if names or stale:
-                known = [*_hashes(folder.written), *_hashes(item.written)]
-                if folder.written is None:
-                    known += self._index.accounted(folder.place)
+                known = [*_hashes(folder.written), *_hashes(item.written), *accounted.get(folder.place, ())]
                 batch.coming.append(_Coming(folder.place, names, sorted(stale), known, not sure))
         return batch
 
