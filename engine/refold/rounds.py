@@ -8,17 +8,16 @@ is held to what the events after it say: so every link of the chain is in some s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Iterable, MutableMapping
+from collections.abc import Callable, Container, Iterable, MutableMapping
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 
 from . import queries
-from .errors import LogCorrupt, RefoldError
 from .ports import Pieces, Projection, Store
 from .rota import Checked, Piece, coverage, turns
-from .verdict import FINDINGS_LIMIT, Finding, Report, judged
-from .verify import ChainCheck, Claim, Testimony
-from .verifying import CLAIMS, Read
+from .verdict import Finding, Report, judged
+from .verify import ChainCheck, Claim
+from .verifying import Looking, Read
 
 STRETCH = 10_000
 """Events of the log that are one piece."""
@@ -26,7 +25,7 @@ STRETCH = 10_000
 _LOG, _FILES, _TABLES = "log", "log files", "tables"
 
 
-class Round:
+class Round(Looking):
     """One run. `checked` is when each piece was looked at last, and is kept up to date while the run goes on."""
 
     def __init__(
@@ -37,12 +36,9 @@ class Round:
         wall: Callable[[], int],
         checked: MutableMapping[str, Checked],
     ) -> None:
-        self._read = read
-        self._store = store
-        self._progress = progress
+        super().__init__(read, store, progress)
         self._wall = wall
         self._checked = checked
-        self._findings: list[Finding] = []
         self._events = 0
 
     async def run(
@@ -62,7 +58,7 @@ class Round:
         for piece in turns(pieces, self._checked):
             if done and self._wall() >= end:
                 break
-            if piece.part == _TABLES and any(finding.kind.startswith("log-") for finding in self._findings):
+            if piece.part == _TABLES and self._log_findings():
                 continue
             before = len(self._findings)
             await self._guarded(self._look(piece))
@@ -90,18 +86,6 @@ class Round:
             else:
                 pieces.append(Piece(name, name))
         return pieces
-
-    async def _guarded(self, work: Awaitable[None]) -> None:
-        """Lets what cannot be read be a finding: it is not known to be sound."""
-        try:
-            await work
-        except LogCorrupt as error:
-            self._add([Finding("log-rot", str(error), position=error.position)])
-        except RefoldError as error:
-            self._add([Finding("unreadable", str(error))])
-
-    def _add(self, findings: Iterable[Finding]) -> None:
-        self._findings += islice(findings, max(0, FINDINGS_LIMIT - len(self._findings)))
 
     async def _look(self, piece: Piece) -> None:
         if piece.name == _FILES:
@@ -133,14 +117,7 @@ class Round:
         standing = await self._read(partial(queries.stretch, end))
         own = (Claim("the tables' checkpoint", replica, head) for replica, head in sorted(checkpoint.heads.items()))
         lists = (Claim("the log's own list of heads", replica, head) for replica, head in sorted(heads.items()))
-        testimony = Testimony(standing)
-        told = chain(own, lists, claims)
-        while page := await asyncio.to_thread(lambda: list(islice(told, CLAIMS))):
-            older = testimony.hear(page)
-            if older:
-                dots = [(claim.replica, claim.head.seq) for claim in older]
-                testimony.compare(older, await self._read(partial(queries.hashes, dots)))
-        self._add(testimony.findings())
+        await self._hear(standing, chain(own, lists, claims))
 
 
 def _verify(projection: Projection, piece: Piece) -> Callable[[], list[Finding]]:

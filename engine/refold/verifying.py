@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from . import queries
 from .errors import LogCorrupt, RefoldError
+from .events import Head
 from .ports import Changelog, Store, Tables
 from .replay import load_schemas
 from .schema import Schema
@@ -53,15 +54,48 @@ def undeclared(versions: Mapping[str, int], schemas: Mapping[str, Schema]) -> It
             yield Finding("version-unknown", detail, collection=name)
 
 
-class Verification:
-    """Looks at the parts of an archive one after the other."""
+class Looking:
+    """What every verification does: it gathers findings, and hears what witnesses remember of the log."""
 
-    def __init__(self, read: Any, store: Store, progress: Callable[[str, int], None]) -> None:
-        self._read: Read = read
+    def __init__(self, read: Read, store: Store, progress: Callable[[str, int], None]) -> None:
+        self._read = read
         self._store = store
         self._progress = progress
-        self._check = ChainCheck()
         self._findings: list[Finding] = []
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """Lets what cannot be read be a finding: it is not known to be sound."""
+        try:
+            await work
+        except LogCorrupt as error:
+            self._add([Finding("log-rot", str(error), position=error.position)])
+        except RefoldError as error:
+            self._add([Finding("unreadable", str(error))])
+
+    def _add(self, findings: Iterable[Finding]) -> None:
+        self._findings += islice(findings, max(0, FINDINGS_LIMIT - len(self._findings)))
+
+    def _log_findings(self) -> bool:
+        return any(finding.kind.startswith("log-") for finding in self._findings)
+
+    async def _hear(self, standing: Mapping[str, Head], claims: Iterable[Claim]) -> None:
+        """Holds claims against the heads that stand, and older ones against the events that they name."""
+        testimony = Testimony(standing)
+        told = iter(claims)
+        while page := await asyncio.to_thread(lambda: list(islice(told, CLAIMS))):
+            older = testimony.hear(page)
+            if older:
+                dots = [(claim.replica, claim.head.seq) for claim in older]
+                testimony.compare(older, await self._read(partial(queries.hashes, dots)))
+        self._add(testimony.findings())
+
+
+class Verification(Looking):
+    """Looks at the parts of an archive one after the other."""
+
+    def __init__(self, read: Read, store: Store, progress: Callable[[str, int], None]) -> None:
+        super().__init__(read, store, progress)
+        self._check = ChainCheck()
 
     async def run(self, findings: list[Finding], claims: Iterable[Claim], only: Container[str]) -> Report:
         """What all of them came to, with what was found before."""
@@ -80,21 +114,6 @@ class Verification:
         ]
         return Report(judged(told), self._check.events)
 
-    def _log_findings(self) -> bool:
-        return any(finding.kind.startswith("log-") for finding in self._findings)
-
-    async def _guarded(self, work: Awaitable[None]) -> None:
-        """Lets what cannot be read be a finding: it is not known to be sound."""
-        try:
-            await work
-        except LogCorrupt as error:
-            self._add([Finding("log-rot", str(error), position=error.position)])
-        except RefoldError as error:
-            self._add([Finding("unreadable", str(error))])
-
-    def _add(self, findings: Iterable[Finding]) -> None:
-        self._findings += islice(findings, max(0, FINDINGS_LIMIT - len(self._findings)))
-
     async def _log(self, claims: Iterable[Claim]) -> None:
         self._add(await self._store.verify_log())
         check = self._check
@@ -108,17 +127,7 @@ class Verification:
         self._add(check.close(heads, "the log's own list of heads"))
         self._add(undeclared(check.versions, await self._read(lambda _log, tables: load_schemas(tables))))
         own = (Claim("the tables' checkpoint", replica, head) for replica, head in sorted(checkpoint.heads.items()))
-        await self._witnesses(chain(own, claims))
-
-    async def _witnesses(self, claims: Iterable[Claim]) -> None:
-        testimony = Testimony(self._check.heads)
-        told = iter(claims)
-        while page := await asyncio.to_thread(lambda: list(islice(told, CLAIMS))):
-            older = testimony.hear(page)
-            if older:
-                dots = [(claim.replica, claim.head.seq) for claim in older]
-                testimony.compare(older, await self._read(partial(queries.hashes, dots)))
-        self._add(testimony.findings())
+        await self._hear(self._check.heads, chain(own, claims))
 
     async def _tables(self) -> None:
         self._add(await self._store.verify_tables(partial(self._progress, "tables")))
