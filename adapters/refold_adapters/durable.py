@@ -13,6 +13,11 @@ from pathlib import Path
 
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable: what was made, renamed or removed there before."""
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Makes durable what was written to a file, by whoever it was."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

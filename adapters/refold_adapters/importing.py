@@ -39,6 +39,7 @@ from refold.values import Refused, show
 from .csv_cells import original_cell
 from .inference import infer_fields
 from .record_files import FileRow, RecordFile, RowError, bad_bytes, where
+from .wording import Wording
 
 BATCH = 1000
 LISTED = 100_000
@@ -62,18 +63,6 @@ class Report(msgspec.Struct, omit_defaults=False):
             self.failed.append(error)
         else:
             self.unlisted += 1
-
-
-class Wording(msgspec.Struct, frozen=True):
-    """Who imports and why."""
-
-    actor: str = ""
-    reason: str | None = None
-
-    @property
-    def meta(self) -> dict[str, str]:
-        """The reason, as an event carries it."""
-        return {"reason": self.reason} if self.reason is not None else {}
 
 
 class SeenKeys:

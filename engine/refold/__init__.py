@@ -4,8 +4,9 @@ A name is imported from its module when it is first asked for (PEP 562), so that
 command that a scheduler runs every minute, does not wait for all of it.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazily
 
 if TYPE_CHECKING:
     from .attendance import ClientStatus, SyncState, SyncStatus
@@ -47,18 +48,7 @@ _HOMES = {
     "verdict": ("Finding", "Report", "Verdict"),
     "versions": ("Add", "Convert", "Drop", "Rename"),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """One of the public names, or a module of the package."""
-    if name in _HOME:
-        found = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)
-        return found
-    if name in _HOMES:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = lazily(__name__, _HOMES)
 
 __all__ = [
     "Add",

@@ -20,8 +20,9 @@ import refold
 from refold.engine import Engine
 from refold_adapters.backup import Order, Policy, create, prune, read_history, restore_backup
 from refold_adapters.hand_edits import adopt_edits
-from refold_adapters.importing import Plan, Wording, import_file
+from refold_adapters.importing import Plan, import_file
 from refold_adapters.recovery import recover, restore
+from refold_adapters.wording import Wording
 from tests.crash.work import PARTS, THINGS
 
 from .shim import Shim

@@ -18,6 +18,7 @@ import msgspec
 
 from refold.errors import StorageFailed
 from refold.names import encode_name
+from refold_adapters.durable import sync_file
 from refold_adapters.folders.disk import QUARANTINE
 
 from .candidates import Finding
@@ -98,11 +99,7 @@ class Quarantine:
         """Returns once everything that was put is durable."""
         for directory, _, names in os.walk(self.root):
             for name in [*(Path(directory) / name for name in names), Path(directory)]:
-                descriptor = os.open(name, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
+                sync_file(name)
 
     def entries(self) -> Iterator[Entry]:
         """What is in the quarantine, by folder."""

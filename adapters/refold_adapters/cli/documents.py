@@ -11,12 +11,12 @@ from refold_adapters.documents import (
     Cleared,
     DocumentFinding,
     ScanReport,
-    Wording,
     clear_missing,
     record,
     scan,
 )
 from refold_adapters.documents.scanning import scanning
+from refold_adapters.wording import Wording
 
 from .context import Settled, pass_settled, perform
 from .options import speech, wording

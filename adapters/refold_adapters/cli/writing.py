@@ -20,9 +20,9 @@ from refold.errors import ArchiveExists, DefinitionRefused, StorageFailed
 from refold.references import Defined
 from refold.schema import Schema, from_toml
 from refold_adapters.importing import BATCH, Plan, Report, import_file
-from refold_adapters.importing import Wording as ImportWording
 from refold_adapters.record_files import FORMATS
 from refold_adapters.settings import FILE, load_settings
+from refold_adapters.wording import Wording
 
 from .context import Settled, pass_settled, perform
 from .events import event_document
@@ -185,7 +185,7 @@ def import_(
     except LookupError:
         why = f"{options['encoding']!r} is no encoding of text"
         raise click.BadParameter(why, param_hint="--encoding") from None
-    words = ImportWording(settled.actor(options.pop("actor")), options.pop("reason"))
+    words = Wording(settled.actor(options.pop("actor")), options.pop("reason"))
     batch = batch_size or settled.cli().batch_size or BATCH
 
     async def work(path: Path) -> int:

@@ -6,13 +6,14 @@ here ever writes, moves or removes a document.
 A name is imported from its module when it is first asked for, since paths have users who need no more than that.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from refold.lazy import lazily
 
 if TYPE_CHECKING:
     from .errors import DocumentsAway, DocumentsUndeclared
     from .findings import DocumentFinding
-    from .recording import Cleared, Wording, clear_missing, record
+    from .recording import Cleared, clear_missing, record
     from .scanning import Scan, ScanReport, scan
     from .verifying import verify_documents
 
@@ -24,7 +25,6 @@ _HOMES = {
     "findings": ("DocumentFinding",),
     "recording": (
         "Cleared",
-        "Wording",
         "clear_missing",
         "record",
     ),
@@ -35,15 +35,7 @@ _HOMES = {
     ),
     "verifying": ("verify_documents",),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """One of the names that users of the package need."""
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = lazily(__name__, _HOMES)
 
 __all__ = [
     "Cleared",
@@ -52,7 +44,6 @@ __all__ = [
     "DocumentsUndeclared",
     "Scan",
     "ScanReport",
-    "Wording",
     "clear_missing",
     "record",
     "scan",

@@ -16,6 +16,7 @@ from refold import Engine, Event, RefoldError
 from refold.decide import Apart, Operation, Repeat, Request, settled_values, version_token
 from refold.errors import StorageFailed, StorePoisoned
 from refold.schema import Schema
+from refold_adapters.wording import Wording
 
 from .errors import DocumentsAway
 from .findings import DocumentFinding
@@ -27,18 +28,6 @@ RECORDED = ("document-new", "document-changed", "document-hash", "document-moved
 """What a record can be brought in line with."""
 
 Wanted = tuple[Trouble, dict[str, Any]]
-
-
-class Wording(msgspec.Struct, frozen=True):
-    """Who writes, and why."""
-
-    actor: str = ""
-    reason: str | None = None
-
-    @property
-    def meta(self) -> dict[str, str]:
-        """The reason, as an event carries it."""
-        return {"reason": self.reason} if self.reason is not None else {}
 
 
 class Cleared(msgspec.Struct, kw_only=True):

@@ -4,8 +4,9 @@ A name is imported from its module when it is first asked for, since the disk un
 more than that.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from refold.lazy import lazily
 
 if TYPE_CHECKING:
     from .disk import INDEX
@@ -21,15 +22,7 @@ _HOMES = {
     "replicas": ("FolderReplicas",),
     "source": ("ReadTables",),
 }
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """One of the names that users of the package need, or a module of it."""
-    if name in _HOME:
-        return getattr(import_module(f".{_HOME[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = lazily(__name__, _HOMES)
 
 __all__ = [
     "INDEX",

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from refold.errors import InputRefused, StorageFailed
 from refold_adapters.adopting.layout import Described
-from refold_adapters.durable import sync_directory
+from refold_adapters.durable import sync_directory, sync_file
 from refold_adapters.sqlite_columns import quote
 
 from .comparing import PROGRAM, compare
@@ -193,7 +193,7 @@ class _Restore:
             connection.execute("VACUUM INTO ?", (str(kept),))
         finally:
             connection.close()
-        _sync(kept)
+        sync_file(kept)
         sync_directory(kept.parent)
         return kept
 
@@ -314,7 +314,7 @@ def _exchange(beside: Path, db: Path, reached: Reached) -> str | None:
             import shutil
 
             shutil.copyfile(db, kept)
-            _sync(kept)
+            sync_file(kept)
         sync_directory(db.parent)
     for suffix in _JOURNALS:
         journal = db.with_name(db.name + suffix)
@@ -329,11 +329,3 @@ def _exchange(beside: Path, db: Path, reached: Reached) -> str | None:
 def _remove(path: Path) -> None:
     for suffix in ("", *_JOURNALS):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

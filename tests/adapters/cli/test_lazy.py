@@ -50,8 +50,9 @@ def test_a_run_on_plain_folders_imports_no_engine(tmp_path: Path) -> None:
 
 def test_every_public_name_is_where_the_package_looks_for_it() -> None:
     for package in (refold, refold_adapters.folders, refold_adapters.documents):
-        assert sorted(package._HOME) == sorted(package.__all__)
+        home = {name: module for module, names in package._HOMES.items() for name in names}
+        assert sorted(home) == sorted(package.__all__)
         for name in package.__all__:
-            assert getattr(package, name) is getattr(import_module(f"{package.__name__}.{package._HOME[name]}"), name)
+            assert getattr(package, name) is getattr(import_module(f"{package.__name__}.{home[name]}"), name)
     with pytest.raises(AttributeError):
         _ = refold.nothing_of_this_name

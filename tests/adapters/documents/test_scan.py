@@ -19,7 +19,6 @@ from refold_adapters.documents import (
     DocumentsAway,
     DocumentsUndeclared,
     ScanReport,
-    Wording,
     cache,
     clear_missing,
     notes,
@@ -29,6 +28,7 @@ from refold_adapters.documents import (
 )
 from refold_adapters.documents.paths import Below
 from refold_adapters.documents.scanning import scanning
+from refold_adapters.wording import Wording
 
 from .world import OLD, ORDERS, digest, fill, home, told, values, write
 

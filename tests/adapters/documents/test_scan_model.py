@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import refold
 from refold import Engine
-from refold_adapters.documents import Wording, record
+from refold_adapters.documents import record
 from refold_adapters.documents.scanning import scanning
 from refold_adapters.settings import DOCUMENTS
+from refold_adapters.wording import Wording
 
 from .world import OLD, digest, fill, home, told, values, write
 
